@@ -1,0 +1,1 @@
+"""Words that every part of veche shares; the standard library and platformdirs only."""

@@ -1,0 +1,113 @@
+"""Write files so that a crash leaves the old one or the new one, never half of one."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from veche.core.errors import CheckpointError, DiskError, OutputError
+
+PARTIAL_SUFFIX = ".partial"
+_CHUNK_BYTES = 8 << 20
+
+
+@contextmanager
+def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a binary file that becomes `path` when the block ends without an error.
+
+    NOTE: temp → fsync → rename → fsync of the folder, so `path` never names half a file.
+
+    Raises:
+        DiskError: the disk is full or refuses the write; the partial file is removed.
+    """
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise disk_error(error, path) from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object.
+
+    Raises:
+        CheckpointError: the file is missing, is not UTF-8 JSON, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist", hint="check the path") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is not valid JSON: {error}",
+            hint="download or export the file again",
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object")
+    return value
+
+
+def require_empty(folder: Path, *, advice: str) -> None:
+    """Refuse a target folder that already holds something.
+
+    Raises:
+        OutputError: `folder` is a file, or a folder with anything in it.
+    """
+    if folder.is_file():
+        raise OutputError(f"{folder} is a file, not a folder", hint="choose another folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder} is not empty, and veche overwrites nothing", hint=advice)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, as lower-case hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def disk_error(error: OSError, path: Path) -> DiskError:
+    """Say in one sentence what the operating system refused."""
+    if error.errno == errno.ENOSPC:
+        return DiskError(
+            f"the disk is full: {path} could not be written",
+            hint="free some space, then run the same command again",
+        )
+    return DiskError(f"{path} could not be written: {error.strerror or error}")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
