@@ -1,17 +1,17 @@
 """The tree of errors that veche raises on purpose.
 
-    VecheError
-    ├── InputError        exit 2: what the user gave cannot be used as it is
-    │   ├── RecipeError       a recipe or a plan
-    │   ├── ConfigError       a config.json
-    │   ├── CheckpointError   model files on disk
-    │   ├── OutputError       a place to write to
-    │   ├── UnsupportedError  asked of something that cannot do it
-    │   └── MissingExtraError a package that is not installed
-    └── FailureError      exit 1: the input was good, the work did not succeed
-        ├── DiskError         the disk refused
-        ├── EngineError       a model did not answer
-        └── VerificationError a result is not what it must be
+VecheError
+├── InputError        exit 2: what the user gave cannot be used as it is
+│   ├── RecipeError       a recipe or a plan
+│   ├── ConfigError       a config.json
+│   ├── CheckpointError   model files on disk
+│   ├── OutputError       a place to write to
+│   ├── UnsupportedError  asked of something that cannot do it
+│   └── MissingExtraError a package that is not installed
+└── FailureError      exit 1: the input was good, the work did not succeed
+    ├── DiskError         the disk refused
+    ├── EngineError       a model did not answer
+    └── VerificationError a result is not what it must be
 """
 
 from typing import ClassVar

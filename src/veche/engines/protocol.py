@@ -1,4 +1,4 @@
-"""What every engine offers: one trunk, prefilled once, and branches that decode from it as a batch."""
+"""What every engine offers: one trunk, prefilled once, and a batch of branches behind it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
