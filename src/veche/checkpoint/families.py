@@ -1,0 +1,200 @@
+"""The model families that veche knows, and how each spells its config and its tensors."""
+
+import difflib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from veche.core.errors import ConfigError, UnsupportedError
+
+
+class QkNorm(StrEnum):
+    """What a family normalises queries and keys over."""
+
+    NONE = "none"
+    HEAD = "head"
+    """One weight of head_dim, shared by all heads (Qwen3): heads can be added freely."""
+    FLAT = "flat"
+    """One RMS over all heads together (OLMoE): adding heads changes it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What is fixed by a model_type.
+
+    Attributes:
+        model_type: as in config.json.
+        architecture: the class in transformers.
+        expert_width_key: config key of an expert's hidden units; None for dense families.
+        expert_count_key: config key of the number of experts that the family's publisher writes.
+        expert_names: tensor names of an expert's gate, up and down projections.
+        moe_block: name of the MoE module inside a layer.
+        qk_norm: see QkNorm.
+        has_qkv_bias: whether q, k and v projections have biases.
+        default_norm_topk_prob: meaning of a config without norm_topk_prob; None where the family
+            always normalises and has no such key.
+    """
+
+    model_type: str
+    architecture: str
+    expert_width_key: str | None = None
+    expert_count_key: str = "num_experts"
+    expert_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    moe_block: str = "mlp"
+    qk_norm: QkNorm = QkNorm.NONE
+    has_qkv_bias: bool = False
+    default_norm_topk_prob: bool | None = None
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether it has experts."""
+        return self.expert_width_key is not None
+
+
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Family(
+            model_type="qwen3_moe",
+            architecture="Qwen3MoeForCausalLM",
+            expert_width_key="moe_intermediate_size",
+            qk_norm=QkNorm.HEAD,
+            default_norm_topk_prob=False,
+        ),
+        Family(
+            model_type="qwen2_moe",
+            architecture="Qwen2MoeForCausalLM",
+            expert_width_key="moe_intermediate_size",
+            has_qkv_bias=True,
+            default_norm_topk_prob=False,
+        ),
+        Family(
+            model_type="mixtral",
+            architecture="MixtralForCausalLM",
+            expert_width_key="intermediate_size",
+            expert_count_key="num_local_experts",
+            expert_names=("w1", "w3", "w2"),
+            moe_block="block_sparse_moe",
+        ),
+        Family(
+            model_type="olmoe",
+            architecture="OlmoeForCausalLM",
+            expert_width_key="intermediate_size",
+            qk_norm=QkNorm.FLAT,
+            default_norm_topk_prob=False,
+        ),
+        Family(model_type="llama", architecture="LlamaForCausalLM"),
+        Family(model_type="qwen2", architecture="Qwen2ForCausalLM", has_qkv_bias=True),
+        Family(model_type="qwen3", architecture="Qwen3ForCausalLM", qk_norm=QkNorm.HEAD),
+    )
+}
+
+
+def family_of(model_type: object) -> Family:
+    """Return the family of a config's model_type.
+
+    Raises:
+        ConfigError: there is none given.
+        UnsupportedError: veche does not know it; the nearest known one is named.
+    """
+    if not isinstance(model_type, str) or not model_type:
+        raise ConfigError(
+            f"model_type is {model_type!r}, so the model's family is unknown",
+            hint=f"give one of: {', '.join(FAMILIES)}",
+        )
+    if model_type not in FAMILIES:
+        near = difflib.get_close_matches(model_type, FAMILIES, n=1)
+        raise UnsupportedError(
+            f"model_type {model_type!r} is not a family that veche knows",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(FAMILIES)}",
+        )
+    return FAMILIES[model_type]
+
+
+class TensorKind(StrEnum):
+    """What a tensor does in the network."""
+
+    EMBEDDING = "embedding"
+    LM_HEAD = "lm_head"
+    NORM = "norm"
+    Q = "q_proj"
+    K = "k_proj"
+    V = "v_proj"
+    O = "o_proj"  # noqa: E741 - the field's name for it
+    Q_BIAS = "q_bias"
+    K_BIAS = "k_bias"
+    V_BIAS = "v_bias"
+    QK_NORM = "qk_norm"
+    ROUTER = "router"
+    EXPERT_GATE = "expert_gate"
+    EXPERT_UP = "expert_up"
+    EXPERT_DOWN = "expert_down"
+    FUSED_GATE_UP = "fused_gate_up"
+    FUSED_DOWN = "fused_down"
+    SHARED_EXPERT = "shared_expert"
+    DENSE_MLP = "dense_mlp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorRole:
+    """A tensor's place: its kind, its layer and its expert, where it has them."""
+
+    kind: TensorKind
+    layer: int | None = None
+    expert: int | None = None
+
+
+_OUTSIDE_LAYERS = {
+    "model.embed_tokens.weight": TensorKind.EMBEDDING,
+    "lm_head.weight": TensorKind.LM_HEAD,
+    "model.norm.weight": TensorKind.NORM,
+}
+_IN_LAYER = {
+    "self_attn.q_proj.weight": TensorKind.Q,
+    "self_attn.k_proj.weight": TensorKind.K,
+    "self_attn.v_proj.weight": TensorKind.V,
+    "self_attn.o_proj.weight": TensorKind.O,
+    "self_attn.q_proj.bias": TensorKind.Q_BIAS,
+    "self_attn.k_proj.bias": TensorKind.K_BIAS,
+    "self_attn.v_proj.bias": TensorKind.V_BIAS,
+    "self_attn.q_norm.weight": TensorKind.QK_NORM,
+    "self_attn.k_norm.weight": TensorKind.QK_NORM,
+    "input_layernorm.weight": TensorKind.NORM,
+    "post_attention_layernorm.weight": TensorKind.NORM,
+    "mlp.gate_proj.weight": TensorKind.DENSE_MLP,
+    "mlp.up_proj.weight": TensorKind.DENSE_MLP,
+    "mlp.down_proj.weight": TensorKind.DENSE_MLP,
+}
+_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_EXPERT = re.compile(r"experts\.(\d+)\.(\w+)\.weight")
+_EXPERT_KINDS = (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN)
+
+
+def role_of(name: str, family: Family) -> TensorRole | None:
+    """Return what the tensor `name` does in a model of `family`; None if it is not known."""
+    if name in _OUTSIDE_LAYERS:
+        return TensorRole(kind=_OUTSIDE_LAYERS[name])
+    if not (match := _LAYER.fullmatch(name)):
+        return None
+    layer, rest = int(match[1]), match[2]
+    if rest in _IN_LAYER:
+        return TensorRole(kind=_IN_LAYER[rest], layer=layer)
+    if not family.is_moe or not rest.startswith(family.moe_block + "."):
+        return None
+    return _role_in_moe_block(rest.removeprefix(family.moe_block + "."), family, layer)
+
+
+def _role_in_moe_block(rest: str, family: Family, layer: int) -> TensorRole | None:
+    fixed = {
+        "gate.weight": TensorKind.ROUTER,
+        "experts.gate_up_proj": TensorKind.FUSED_GATE_UP,
+        "experts.down_proj": TensorKind.FUSED_DOWN,
+    }
+    if rest in fixed:
+        return TensorRole(kind=fixed[rest], layer=layer)
+    if rest.startswith("shared_expert"):
+        return TensorRole(kind=TensorKind.SHARED_EXPERT, layer=layer)
+    if (match := _EXPERT.fullmatch(rest)) and match[2] in family.expert_names:
+        kind = _EXPERT_KINDS[family.expert_names.index(match[2])]
+        return TensorRole(kind=kind, layer=layer, expert=int(match[1]))
+    return None
