@@ -114,6 +114,8 @@ class Engine(Protocol):
     """
 
     name: str
+    context_tokens: int
+    """The longest sequence of trunk, instruction and answer together."""
 
     @property
     def capabilities(self) -> frozenset[Capability]:

@@ -1,0 +1,1 @@
+"""Ask a model: every engine speaks the one protocol."""

@@ -1,0 +1,1 @@
+"""The embedded engine: torch and transformers, with our own decode loop."""
