@@ -62,10 +62,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} is not a folder", hint="give the folder that holds config.json"
         )
     config = read_config(folder)
-    if "quantization_config" in config:
+    if config.get("quantization_config"):
         raise UnsupportedError(
-            f"{folder} is quantised ({config['quantization_config'].get('quant_method', '?')}), "
-            "and surgery needs the original weights",
+            f"{folder} is quantised (its config.json has quantization_config), and surgery needs "
+            "the original weights",
             hint="use the bf16 checkpoint of this model",
         )
     shards = _shards_of(folder)

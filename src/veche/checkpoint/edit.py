@@ -1,0 +1,62 @@
+"""Change fields of a config.json in place of its own spelling, keeping every unknown key."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from veche.checkpoint.families import Family, family_of
+from veche.checkpoint.spec import RopeSpec
+
+_ROPE_FIELDS = ("rope_theta", "rope_scaling")
+
+
+def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `config` with `changes`, whose keys are ModelSpec's field names.
+
+    "rope_scaling" is a mapping as in transformers 4, or None. Both spellings of the rotary
+    embedding are written, since transformers 4 and serving engines read `rope_scaling` and
+    `rope_theta`, and transformers 5 reads `rope_parameters`.
+    """
+    family = family_of(config.get("model_type"))
+    result = dict(config)
+    for field, value in changes.items():
+        if field not in _ROPE_FIELDS:
+            result[key_of(field, config, family)] = value
+    if any(field in changes for field in _ROPE_FIELDS):
+        _write_rope(result, changes)
+    return result
+
+
+def key_of(field: str, config: Mapping[str, Any], family: Family) -> str:
+    """Return the key under which this config.json keeps a field of ModelSpec."""
+    if field == "num_experts" and family.is_moe:
+        present = [key for key in ("num_experts", "num_local_experts") if key in config]
+        return present[0] if present else family.expert_count_key
+    if field == "moe_intermediate_size" and family.expert_width_key:
+        return family.expert_width_key
+    if field == "torch_dtype":
+        return "dtype" if "dtype" in config else "torch_dtype"
+    return field
+
+
+def scaling_of(rope: RopeSpec) -> dict[str, Any] | None:
+    """Return a RopeSpec's scaling as transformers 4 spells it; None without scaling."""
+    if rope.rope_type == "default":
+        return None
+    scaling: dict[str, Any] = {"rope_type": rope.rope_type, "factor": rope.factor}
+    if rope.original_max_position_embeddings is not None:
+        scaling["original_max_position_embeddings"] = rope.original_max_position_embeddings
+    return scaling
+
+
+def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    parameters = dict(config.get("rope_parameters") or {})
+    theta = changes.get("rope_theta", config.get("rope_theta", parameters.get("rope_theta")))
+    if "rope_scaling" in changes:
+        scaling = changes["rope_scaling"]
+    else:
+        old = config.get("rope_scaling") or parameters
+        scaling = {key: value for key, value in old.items() if key != "rope_theta"}
+        scaling = scaling if scaling.get("rope_type", scaling.get("type")) != "default" else None
+    config["rope_theta"] = theta
+    config["rope_scaling"] = scaling or None
+    config["rope_parameters"] = {"rope_theta": theta, "rope_type": "default", **(scaling or {})}

@@ -1,0 +1,1 @@
+"""Decide what a model is to become, and say what that costs."""

@@ -1,0 +1,199 @@
+"""The contract between deciding and doing: what each field becomes, and what that moves."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from veche.checkpoint.config import spec_of
+from veche.checkpoint.spec import ModelSpec
+from veche.core.errors import RecipeError, VecheError
+from veche.core.files import read_json_object
+from veche.planning.accounting import Costs
+
+SCHEMA = 1
+Mode = Literal["zero", "split"]
+"""How new units start: silent (`zero`), or as a share of an old one's work (`split`)."""
+
+
+class Effect(StrEnum):
+    """What changing a field does."""
+
+    UNCHANGED = "unchanged"
+    """The recipe leaves it as it is."""
+    INERT = "inert"
+    """Nothing reads it when the model runs."""
+    TRAINING_ONLY = "training_only"
+    """Only training reads it."""
+    CONFIG_ONLY = "config_only"
+    """No weight moves; where it is lossy, every answer changes and the change is measured."""
+    EXACT = "exact"
+    """New weights, the same function."""
+    CONFLICT = "conflict"
+    """It contradicts another field: somebody must choose."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """One field of config.json.
+
+    Attributes:
+        name: ModelSpec's name of it.
+        base: its value in the base model.
+        target: the value that the recipe asks for.
+        effect: what the change does.
+        reason: why that is its effect, in the user's language.
+        is_lossy: whether answers change.
+        is_applied: False where the recipe plans it without carrying it out.
+        wish: what the recipe hopes for, in the recipe's words.
+    """
+
+    name: str
+    base: Any
+    target: Any
+    effect: Effect
+    reason: str
+    is_lossy: bool = False
+    is_applied: bool = True
+    wish: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """A way out of a conflict, and the flag that takes it."""
+
+    flag: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Fields that contradict each other, and the ways out."""
+
+    fields: tuple[str, ...]
+    reason: str
+    resolutions: tuple[Resolution, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """Everything that surgery needs to know. It is executed as it stands, or refused.
+
+    Attributes:
+        recipe: name of the recipe.
+        base: name or path of the base model.
+        mode: how new units start.
+        seed: of every random number.
+        allow_lossy: whether the owner agreed to fields that change answers.
+        fields: every field of the family, in the order of presentation.
+        conflicts: what must be chosen before a build.
+        operations: names of the surgical operations, in order.
+        before: costs of the base model.
+        after: costs of the target.
+        base_config: the base's config.json.
+        target_config: the target's config.json.
+    """
+
+    recipe: str
+    base: str
+    mode: Mode = "zero"
+    seed: int = 0
+    allow_lossy: bool = False
+    fields: tuple[FieldChange, ...]
+    conflicts: tuple[Conflict, ...]
+    operations: tuple[str, ...]
+    before: Costs
+    after: Costs
+    base_config: dict[str, Any] = field(repr=False)
+    target_config: dict[str, Any] = field(repr=False)
+
+    @property
+    def base_spec(self) -> ModelSpec:
+        """The base model."""
+        return spec_of(self.base_config, where=f"base of plan {self.recipe!r}")
+
+    @property
+    def target_spec(self) -> ModelSpec:
+        """The model to be made."""
+        return spec_of(self.target_config, where=f"target of plan {self.recipe!r}")
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """The fields that are carried out and their new values."""
+        return {c.name: c.target for c in self.fields if c.is_applied and c.base != c.target}
+
+    @property
+    def lossy_fields(self) -> tuple[FieldChange, ...]:
+        """Fields that are carried out and change answers."""
+        return tuple(change for change in self.fields if change.is_lossy and change.is_applied)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the plan as JSON values; `plan_from_dict` is its inverse."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    def require_buildable(self) -> None:
+        """Refuse a plan in which something is still to be chosen.
+
+        Raises:
+            RecipeError: there are conflicts.
+        """
+        if self.conflicts:
+            first = self.conflicts[0]
+            raise RecipeError(
+                f"plan {self.recipe!r} cannot be built: {first.reason}",
+                hint="choose: " + "; ".join(r.flag for r in first.resolutions),
+            )
+
+
+def plan_from_dict(value: dict[str, Any], *, where: str = "plan") -> BuildPlan:
+    """Rebuild a plan from its JSON.
+
+    Raises:
+        RecipeError: it is not a plan of this schema.
+    """
+    if value.get("schema") != SCHEMA:
+        raise RecipeError(
+            f"{where} is not a plan of this version of veche (schema {value.get('schema')!r})",
+            hint="make it again with: veche plan RECIPE --out plan.json",
+        )
+    try:
+        return BuildPlan(
+            **{key: item for key, item in value.items() if key not in _REBUILT},
+            fields=tuple(
+                FieldChange(**{**item, "effect": Effect(item["effect"])})
+                for item in value["fields"]
+            ),
+            conflicts=tuple(_conflict_from(item) for item in value["conflicts"]),
+            operations=tuple(value["operations"]),
+            before=Costs(**value["before"]),
+            after=Costs(**value["after"]),
+        )
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise RecipeError(
+            f"{where} is damaged: {error}",
+            hint="make it again with: veche plan RECIPE --out plan.json",
+        ) from error
+
+
+def read_plan(path: Path) -> BuildPlan:
+    """Read a plan that was written as JSON.
+
+    Raises:
+        RecipeError: the file is missing, damaged or not a plan.
+    """
+    try:
+        value = read_json_object(path)
+    except VecheError as error:
+        raise RecipeError(error.message, hint=error.hint) from error
+    return plan_from_dict(value, where=str(path))
+
+
+_REBUILT = {"schema", "fields", "conflicts", "operations", "before", "after"}
+
+
+def _conflict_from(item: dict[str, Any]) -> Conflict:
+    return Conflict(
+        fields=tuple(item["fields"]),
+        reason=item["reason"],
+        resolutions=tuple(Resolution(**resolution) for resolution in item["resolutions"]),
+    )

@@ -1,0 +1,150 @@
+"""Recipe + base config → BuildPlan."""
+
+from dataclasses import replace
+from typing import Any
+
+from veche.checkpoint.config import spec_of
+from veche.checkpoint.edit import edited
+from veche.checkpoint.families import QkNorm
+from veche.checkpoint.spec import ModelSpec
+from veche.core.errors import RecipeError, UnsupportedError
+from veche.core.language import Language
+from veche.planning.accounting import costs_of
+from veche.planning.bases import load_base
+from veche.planning.conflicts import find_conflicts, resolve_rope_length
+from veche.planning.effects import Case, judge
+from veche.planning.fields import FIELDS, value_of
+from veche.planning.heads import is_feasible, nearest_feasible
+from veche.planning.phrases import phrase
+from veche.planning.plan import BuildPlan, Effect, FieldChange
+from veche.planning.recipe import FieldWish, Recipe, resolve_value
+
+_ABSENT = FieldWish(value=None)
+
+
+def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
+    """Decide what `recipe` means for its base, field by field.
+
+    Raises:
+        RecipeError: the recipe asks for what cannot be done.
+        ConfigError: the base cannot be read.
+    """
+    base_config = load_base(recipe.base)
+    base = spec_of(base_config, where=recipe.base)
+    if not base.is_moe:
+        raise UnsupportedError(
+            f"{recipe.base} is a dense {base.model_type} model: it has no experts to plan",
+            hint=f"carve it first: veche carve {recipe.base} --out carved",
+        )
+    wanted = _wanted_values(recipe, base)
+    wanted = resolve_rope_length(recipe, wanted)
+    changes = tuple(
+        _field_change(name, recipe, base, wanted.get(name, value_of(base, name)), language)
+        for name in FIELDS
+    )
+    target_config = edited(
+        base_config,
+        {c.name: c.target for c in changes if c.is_applied and c.effect is not Effect.UNCHANGED},
+    )
+    _require_feasible_heads(base, {c.name: c.target for c in changes if c.is_applied})
+    target = spec_of(target_config, where=f"target of recipe {recipe.name!r}")
+    conflicts = find_conflicts(recipe, changes, language)
+    return BuildPlan(
+        recipe=recipe.name,
+        base=recipe.base,
+        mode=recipe.mode,
+        seed=recipe.seed,
+        allow_lossy=recipe.allow_lossy,
+        fields=_mark_conflicts(changes, {f: c.reason for c in conflicts for f in c.fields}),
+        conflicts=conflicts,
+        operations=_operations(base, target),
+        before=costs_of(base),
+        after=costs_of(target),
+        base_config=base_config,
+        target_config=target_config,
+    )
+
+
+def _wanted_values(recipe: Recipe, base: ModelSpec) -> dict[str, Any]:
+    return {
+        name: resolve_value(name, wish.value, value_of(base, name))
+        for name, wish in recipe.fields.items()
+    }
+
+
+def _field_change(
+    name: str, recipe: Recipe, base: ModelSpec, target: Any, language: Language
+) -> FieldChange:
+    wish = recipe.fields.get(name, _ABSENT)
+    before = value_of(base, name)
+    case = Case(
+        name=name, before=before, after=target, base=base, mode=recipe.mode, language=language
+    )
+    verdict = judge(case)
+    reason = verdict.reason
+    if not wish.apply:
+        reason += f" ({phrase('not_applied', language)})"
+    return FieldChange(
+        name=name,
+        base=before,
+        target=target,
+        effect=verdict.effect,
+        reason=reason,
+        is_lossy=verdict.is_lossy,
+        is_applied=wish.apply,
+        wish=wish.reason,
+    )
+
+
+def _mark_conflicts(
+    changes: tuple[FieldChange, ...], reasons: dict[str, str]
+) -> tuple[FieldChange, ...]:
+    """Give every field of a conflict that effect, and its reason before the field's own."""
+    return tuple(
+        replace(
+            change,
+            effect=Effect.CONFLICT,
+            reason=f"{reasons[change.name]}; {change.reason}",
+        )
+        if change.name in reasons
+        else change
+        for change in changes
+    )
+
+
+def _require_feasible_heads(base: ModelSpec, target: dict[str, Any]) -> None:
+    pair = (base.num_attention_heads, base.num_key_value_heads)
+    new = (target["num_attention_heads"], target["num_key_value_heads"])
+    if new == pair:
+        return
+    if base.family.qk_norm is QkNorm.FLAT:
+        raise UnsupportedError(
+            f"{base.model_type} normalises all heads together: adding heads changes the function",
+            hint="leave num_attention_heads and num_key_value_heads as they are",
+        )
+    if not is_feasible(*pair, *new):
+        near = nearest_feasible(*pair, *new)
+        raise RecipeError(
+            f"{pair[0]} query heads on {pair[1]} key/value heads cannot become {new[0]} on "
+            f"{new[1]} exactly: every old head must keep a copy of the key/value head it reads",
+            hint="the nearest that can: "
+            f"--set num_attention_heads={near[0]} --set num_key_value_heads={near[1]}",
+        )
+
+
+def _operations(base: ModelSpec, target: ModelSpec) -> tuple[str, ...]:
+    """Name the operations that lead from one spec to the other, in the order of execution."""
+    heads_change = (base.num_attention_heads, base.num_key_value_heads) != (
+        target.num_attention_heads,
+        target.num_key_value_heads,
+    )
+    width_changes = base.moe_intermediate_size != target.moe_intermediate_size
+    gain_changes = (
+        base.has_equal_routing_weights and base.num_experts_per_tok != target.num_experts_per_tok
+    )
+    needed = {
+        "attention_heads": heads_change,
+        "expert_width": width_changes,
+        "expert_gain": gain_changes,
+    }
+    return tuple(name for name, is_needed in needed.items() if is_needed)

@@ -1,0 +1,199 @@
+"""A recipe: what somebody wants a model to become, as YAML."""
+
+import difflib
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from veche.core.errors import RecipeError
+from veche.planning.fields import FIELDS
+from veche.planning.plan import Mode
+
+RopeLength = Literal["extend", "keep-length", "as-written"]
+
+
+class FieldWish(BaseModel):
+    """What a recipe wants of one field.
+
+    Attributes:
+        value: the value, or a factor of the base's value, as in "x1.5" or "x4/3".
+        reason: what is hoped for.
+        apply: False plans and measures it without carrying it out.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: Any
+    reason: str = ""
+    apply: bool = True
+
+
+class Recipe(BaseModel):
+    """A recipe file, checked.
+
+    Attributes:
+        name: how it is called.
+        description: one sentence for people, by language.
+        base: a shipped base, a checkpoint folder or a config.json.
+        mode: how new units start.
+        seed: of every random number.
+        allow_lossy: agreement to changes that alter answers.
+        rope_length: the choice where a rope factor contradicts max_position_embeddings.
+        fields: what to change.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    description: dict[Literal["en", "ru"], str] = Field(default_factory=dict)
+    base: str
+    mode: Mode = "zero"
+    seed: int = Field(0, ge=0, lt=2**63)
+    allow_lossy: bool = False
+    rope_length: RopeLength | None = None
+    fields: dict[str, FieldWish] = Field(default_factory=dict)
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _wrap_plain_values(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: wish
+            if isinstance(wish, FieldWish) or (isinstance(wish, dict) and "value" in wish)
+            else {"value": wish}
+            for name, wish in value.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the command line adds to a recipe; None keeps what the recipe says."""
+
+    base: str | None = None
+    mode: Mode | None = None
+    seed: int | None = None
+    allow_lossy: bool | None = None
+    rope_length: RopeLength | None = None
+    fields: dict[str, Any] | None = None
+
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """Return the recipe with these choices."""
+        wishes = {name: FieldWish(value=value) for name, value in (self.fields or {}).items()}
+        _refuse_unknown_fields(wishes, "--set")
+        given = {
+            key: value
+            for key in ("base", "mode", "seed", "allow_lossy", "rope_length")
+            if (value := getattr(self, key)) is not None
+        }
+        return recipe.model_copy(update={**given, "fields": {**recipe.fields, **wishes}})
+
+
+def shipped_recipes() -> list[str]:
+    """Return the names of the recipes in the package."""
+    return sorted(file.name.removesuffix(".yaml") for file in _shipped().iterdir())
+
+
+def load_recipe(name: str) -> Recipe:
+    """Load a shipped recipe by name, or a YAML file by path.
+
+    Raises:
+        RecipeError: there is none, it is not YAML, or it has an unknown key or field.
+    """
+    shipped = shipped_recipes()
+    if name in shipped:
+        return parse_recipe((_shipped() / f"{name}.yaml").read_text(encoding="utf-8"), where=name)
+    path = Path(name)
+    if not path.is_file():
+        near = difflib.get_close_matches(name, shipped, n=1)
+        raise RecipeError(
+            f"there is no recipe {name!r}, neither shipped nor as a file",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"shipped: {', '.join(shipped)}",
+        )
+    try:
+        return parse_recipe(path.read_text(encoding="utf-8"), where=name)
+    except (UnicodeDecodeError, OSError) as error:
+        raise RecipeError(f"{path} cannot be read as text: {error}") from error
+
+
+def parse_recipe(text: str, *, where: str) -> Recipe:
+    """Parse a recipe's YAML.
+
+    Raises:
+        RecipeError: what is wrong, with the nearest known key.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"recipe {where} is not valid YAML: {error}") from error
+    if not isinstance(value, dict):
+        raise RecipeError(
+            f"recipe {where} is not a mapping of keys to values",
+            hint="see a shipped one: veche plan demo --json",
+        )
+    try:
+        recipe = Recipe.model_validate(value)
+    except ValidationError as error:
+        raise RecipeError(f"recipe {where}: {_first_problem(error)}") from error
+    _refuse_unknown_fields(recipe.fields, f"recipe {where}")
+    return recipe
+
+
+def resolve_value(name: str, wanted: Any, base: Any) -> Any:
+    """Return the value that a wish means for a base value: "x1.5" is a factor of it.
+
+    Raises:
+        RecipeError: it has not the field's type, or the factor gives no whole number.
+    """
+    if isinstance(wanted, str) and wanted[:1] == "x" and wanted[1:2].isdigit():
+        return _scaled(name, wanted, base)
+    return FIELDS[name].checked(wanted)
+
+
+def _scaled(name: str, wanted: str, base: Any) -> Any:
+    if isinstance(base, bool) or not isinstance(base, int | float):
+        raise RecipeError(f"{name}: {wanted!r} is a factor, and the base has {base!r}")
+    try:
+        exact = Fraction(wanted[1:]) * Fraction(str(base))
+    except (ValueError, ZeroDivisionError) as error:
+        raise RecipeError(
+            f"{name}: {wanted!r} is not a factor", hint="write x2, x1.5 or x4/3"
+        ) from error
+    if isinstance(base, float):
+        return FIELDS[name].checked(float(exact))
+    if exact.denominator != 1:
+        raise RecipeError(
+            f"{name}: {base} {wanted} is {float(exact):.4g}, which is not a whole number",
+            hint=f"give the value itself, e.g. {max(1, round(exact))}",
+        )
+    return FIELDS[name].checked(int(exact))
+
+
+def _shipped() -> Traversable:
+    return resources.files("veche.planning") / "recipes"
+
+
+def _refuse_unknown_fields(fields: dict[str, FieldWish], where: str) -> None:
+    for name in fields:
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+            raise RecipeError(
+                f"{where}: there is no field {name!r}",
+                hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FIELDS)}",
+            )
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = FieldWish.model_fields if key.startswith("fields.") else Recipe.model_fields
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.5)
+        return f"unknown key {key!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    return f"{key}: {first['msg'].lower()}"
