@@ -171,7 +171,7 @@ def _has_equal_routing(note: dict[str, Any] | None) -> bool:
 
 def _rope_of(parsed: _Config) -> RopeSpec:
     """Merge the two spellings; transformers 5's rope_parameters wins where both are given."""
-    rope = parsed.rope_parameters or parsed.rope_scaling or _Rope()
+    rope = parsed.rope_parameters or parsed.rope_scaling or _Rope.model_validate({})
     kind = rope.rope_type or rope.type or "default"
     return RopeSpec(
         rope_theta=rope.rope_theta or parsed.rope_theta or _DEFAULT_THETA,

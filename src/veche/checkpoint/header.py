@@ -9,7 +9,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from veche.core.errors import CheckpointError
 
@@ -99,7 +99,7 @@ def _checked(name: str, entry: Any, file: Path, base: int, file_bytes: int) -> T
             f"{file}: tensor {name!r} has dtype {dtype!r}, which veche does not read",
             hint="use the model's bf16, fp16 or fp32 checkpoint",
         )
-    if not (_is_counts(shape) and _is_counts(offsets) and len(offsets) == 2):
+    if not _is_counts(shape) or not _is_counts(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{file}: tensor {name!r} has no valid shape or offsets", hint=_AGAIN)
     start, end = offsets
     num_bytes = math.prod(shape) * DTYPE_BYTES[dtype]
@@ -121,7 +121,7 @@ def _checked(name: str, entry: Any, file: Path, base: int, file_bytes: int) -> T
     )  # fmt: skip
 
 
-def _is_counts(value: Any) -> bool:
+def _is_counts(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(
         isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
     )

@@ -18,7 +18,8 @@ PHRASES: dict[str, Phrase] = {
         "1/{before} to 1/{after}: down_proj is scaled by {after}/{before} to keep every expert as "
         "loud as it was",
         "ru": "эта модель вырезана с равными весами маршрутизации, и каждый растёт с "
-        "1/{before} до 1/{after}: down_proj умножается на {after}/{before}, чтобы громкость каждого осталась прежней",
+        "1/{before} до 1/{after}: down_proj умножается на {after}/{before}, "
+        "чтобы громкость каждого осталась прежней",
     },
     "expert_width": {
         "en": "needs new weights: {before} → {after} hidden units in each expert ({growth:+.0%} "

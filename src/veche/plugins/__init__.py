@@ -1,0 +1,1 @@
+"""Find engines, operations, roles, importers and commands by name."""

@@ -1,0 +1,1 @@
+"""Carry a BuildPlan out on weights, and prove what it did."""
