@@ -76,9 +76,7 @@ def tiny_tokenizer(path: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> 
     tokenizer.train_from_iterator(sentences, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        **dict(zip(("pad_token", "bos_token", "eos_token"), CONTROL_TOKENS, strict=True)),
     )
     fast.chat_template = chat_template
     fast.save_pretrained(path)

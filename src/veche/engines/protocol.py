@@ -121,6 +121,9 @@ class Engine(Protocol):
     def capabilities(self) -> frozenset[Capability]:
         """What this engine can do."""
 
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` would add to a trunk."""
+
     def open_trunk(self, *, system: str, user: str) -> Trunk:
         """Prefill the system message and the beginning of the user's turn, once."""
 

@@ -8,7 +8,7 @@ from veche.core.files import read_json_object
 from veche.engines.protocol import Branch, BranchResult, Capability, FinishReason, OnToken, Trunk
 
 Script = Mapping[str, str | Sequence[str]]
-"""For each voice its replies, first to last; the last one repeats, and a missing voice is silent."""
+"""The replies of each voice, first to last; the last one repeats, a missing voice is silent."""
 
 _CONTEXT_TOKENS = 1 << 20
 
@@ -45,6 +45,8 @@ class ScriptedTrunk:
 class ScriptedEngine:
     """Fixed replies; a token is a word between whitespace.
 
+    A voice `objector → A` that has no replies of its own says those of `objector`.
+
     Args:
         script: the replies of each voice.
         name: shown to the user.
@@ -70,6 +72,10 @@ class ScriptedEngine:
         """FORK; ENTROPY when it is scripted too."""
         entropy = {Capability.ENTROPY} if self._entropies is not None else set()
         return frozenset({Capability.FORK} | entropy)
+
+    def count_tokens(self, text: str) -> int:
+        """Return the number of words."""
+        return len(text.split())
 
     def open_trunk(self, *, system: str, user: str) -> ScriptedTrunk:
         """Begin a conversation."""
@@ -122,7 +128,7 @@ class ScriptedEngine:
         )
 
     def _text(self, voice: str, turn: int) -> str:
-        replies = self._script.get(voice, "")
+        replies = self._script.get(voice, self._script.get(voice.split(" → ", maxsplit=1)[0], ""))
         if isinstance(replies, str):
             return replies
         return replies[min(turn, len(replies) - 1)]

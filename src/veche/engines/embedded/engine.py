@@ -2,6 +2,7 @@
 
 Shapes: B branches, S suffix tokens after padding, T trunk tokens, V vocabulary.
 """
+# ruff: noqa: N803, N806 - shape suffixes
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,10 @@ class EmbeddedEngine:
         """Routing too, when the model has routers that can be listened to."""
         routing = {Capability.ROUTING} if self._tap.num_layers else set()
         return frozenset({Capability.FORK, Capability.ENTROPY} | routing)
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` adds to a trunk."""
+        return len(self._format.text_ids(text))
 
     def open_trunk(self, *, system: str, user: str) -> EmbeddedTrunk:
         """Prefill the system message and the beginning of the user's turn."""

@@ -65,7 +65,8 @@ def load(folder: Path, *, dtype: str, device: str, top_k: int | None) -> LoadedM
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if missing := sorted(report["missing_keys"]):
         raise CheckpointError(
-            f"{folder} lacks {len(missing)} tensors that its config.json asks for, first {missing[0]}",
+            f"{folder} lacks {len(missing)} tensors that its config.json asks for, "
+            f"first {missing[0]}",
             hint="build or download the checkpoint again",
         )
     return LoadedModel(

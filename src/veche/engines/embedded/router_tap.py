@@ -10,7 +10,6 @@ from torch import nn
 
 from veche.engines.protocol import Routing
 
-
 TokenRouting = tuple[NDArray[np.uint16], NDArray[np.float16]]
 """One token's expert ids and their weights, [layers, top_k] each, best expert first."""
 

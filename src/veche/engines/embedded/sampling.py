@@ -1,4 +1,5 @@
-"""Pick the next token of one branch."""
+"""Pick the next token of one branch: V vocabulary, B branches."""
+# ruff: noqa: N803, N806 - shape suffixes
 
 from collections.abc import Collection
 
@@ -53,4 +54,5 @@ def nucleus(probs_V: torch.Tensor, top_p: float) -> torch.Tensor:
 
 def entropy_nats(logits_BV: torch.Tensor) -> torch.Tensor:
     """Return H = −Σ p ln p of each row's softmax, in nats; NaN where a logit is NaN."""
-    return torch.special.entr(torch.softmax(logits_BV, dim=-1)).sum(-1)
+    entropies_B: torch.Tensor = torch.special.entr(torch.softmax(logits_BV, dim=-1)).sum(-1)
+    return entropies_B

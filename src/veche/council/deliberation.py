@@ -1,0 +1,323 @@
+"""Let voices answer one question: blind drafts, objections, revision, synthesis.
+
+The order follows the evidence: free debate loses to independent samples, so drafts are blind;
+the council ends when they agree; objections must name a fault in a text without an author; only
+drafts with such a fault are revised; and one voice that sees everything writes the answer.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from veche.core.errors import InputError, VecheError
+from veche.core.language import Language
+from veche.council import prompts, readout
+from veche.council.agreement import agreement_matrix, all_agree, largest_group, most_central
+from veche.council.objections import holds
+from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
+from veche.council.settings import CouncilSettings, turn_tokens
+from veche.council.transcript import Event, OnEvent, Transcript
+from veche.council.voices import Voice, default_voices
+from veche.engines.protocol import Capability, Engine, OnToken, Routing, require
+
+_LABEL_TOKENS = 16
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CouncilResult:
+    """A finished run: its events, from which all the rest is computed, and its routing."""
+
+    events: tuple[Event, ...]
+    routing: dict[str, Routing]
+    language: Language
+
+    @property
+    def answer(self) -> str:
+        """The council's answer; empty when no voice said anything."""
+        return readout.answer_of(self.events) or ""
+
+    @property
+    def voices(self) -> list[dict[str, str]]:
+        """What each voice said last: [{name, text}]."""
+        return readout.voices_of(self.events, self.language)
+
+    @property
+    def usage(self) -> readout.Usage:
+        """What it cost, in tokens."""
+        return readout.usage_of(self.events)
+
+    @property
+    def bill(self) -> readout.Bill:
+        """What the same tokens buy as self-consistency."""
+        return readout.bill_of(self.events)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the drafts agreed."""
+        return readout.stopped_early_of(self.events)
+
+    @property
+    def observations(self) -> list[dict[str, Any]]:
+        """What the observer measured in each step."""
+        return readout.observations_of(self.events)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON object of `veche ask --json`."""
+        return {
+            "answer": self.answer,
+            "voices": self.voices,
+            "usage": asdict(self.usage),
+            "stopped_early": self.stopped_early,
+            "bill": asdict(self.bill),
+            "observations": self.observations,
+            "messages": [asdict(message) for message in readout.messages_of(self.events)],
+        }
+
+
+def deliberate(
+    engine: Engine,
+    question: str,
+    *,
+    settings: CouncilSettings | None = None,
+    voices: Sequence[Voice] | None = None,
+    transcript: Path | None = None,
+    on_event: OnEvent | None = None,
+    on_token: OnToken | None = None,
+    language: Language = "en",
+) -> CouncilResult:
+    """Ask a council.
+
+    Args:
+        engine: one model for all voices; it must be able to FORK.
+        question: what is asked.
+        settings: budget and dials.
+        voices: at least two who draft, one who objects, one who synthesises.
+        transcript: a new file for the run's events, as JSON lines.
+        on_event: told of each event after it is written.
+        on_token: told of each (voice, piece) of text while it is decoded.
+        language: of the prompts, English or Russian.
+
+    Raises:
+        InputError: the question is empty, holds NUL, or leaves no room in the context.
+        UnsupportedError: the engine can't fork a trunk.
+        OutputError: the transcript exists already.
+        EngineError: the model did not answer.
+    """
+    require(engine, Capability.FORK)
+    _check_question(question)
+    council = _Council(tuple(voices or default_voices()), settings or CouncilSettings(), language)
+    with Transcript(transcript, on_event=on_event) as log:
+        session = Session(
+            engine,
+            settings=council.settings,
+            transcript=log,
+            observer=council.observer,
+            on_token=on_token,
+        )
+        try:
+            council.run(session, log, question.strip())
+        except VecheError as error:
+            log.append("RUN_ERROR", type=type(error).__name__, message=error.message)
+            raise
+        finally:
+            session.close()
+        return CouncilResult(events=tuple(log.events), routing=session.routing, language=language)
+
+
+class _Council:
+    """The voices by their parts, and the order in which they are heard."""
+
+    def __init__(
+        self, voices: tuple[Voice, ...], settings: CouncilSettings, language: Language
+    ) -> None:
+        self.settings = settings
+        self.observer = next((voice for voice in voices if voice.kind == "observer"), None)
+        self._language = language
+        self._voices = voices
+        self._drafters = [voice for voice in voices if voice.kind in ("drafter", "objector")]
+        self._objector = _the(voices, "objector")
+        self._synthesiser = _the(voices, "synthesiser")
+        if not 2 <= len(self._drafters) <= len(_LETTERS):
+            raise InputError(f"a council needs 2 to {len(_LETTERS)} voices who draft")
+        if len({voice.name for voice in voices}) < len(voices):
+            raise InputError("two voices of the council have the same name")
+
+    def run(self, session: Session, log: Transcript, question: str) -> None:
+        """Hear everyone, and write the answer down."""
+        self._open(session, log, question)
+        texts = self._draft(session)
+        matrix = agreement_matrix(texts)
+        threshold = self.settings.agreement_threshold
+        group = largest_group(matrix, threshold)
+        vote = {
+            "agreed": [self._drafters[index].name for index in group] if len(group) > 1 else [],
+            "drafters": [voice.name for voice in self._drafters],
+        }
+        if self.settings.early_stop and all_agree(matrix, threshold):
+            _finish(log, texts[most_central(matrix)], reason="agreement", vote=vote)
+            return
+        reason, answer = "synthesis", ""
+        try:
+            texts, appended = self._debate(session, texts, group)
+            turn = Turn(voice=self._synthesiser, instruction=self._synthesis_task(question))
+            answer = session.step("synthesis", [turn], appended=appended)[0]
+        except ContextFullError:
+            reason = "context"
+        if not answer:
+            reason = "context" if reason == "context" else "silence"
+            answer = _fallback(texts)
+        _finish(log, answer, reason=reason, vote=vote)
+
+    def _open(self, session: Session, log: Transcript, question: str) -> None:
+        log.append(
+            "RUN_STARTED",
+            question=question,
+            language=self._language,
+            engine=session.engine.name,
+            voices=[{"name": voice.name, "kind": voice.kind} for voice in self._voices],
+            settings=asdict(self.settings),
+        )
+        session.open(
+            system=prompts.system(self._language),
+            user=prompts.question(question, self._language),
+        )
+        longest = session.engine.count_tokens(self._synthesis_task(question))
+        labels = _LABEL_TOKENS * (3 * len(self._drafters) + 4)
+        used = session.trunk.num_tokens + longest + labels + MARKUP_TOKENS
+        session.turn_tokens = turn_tokens(
+            self.settings, len(self._drafters), session.engine.context_tokens - used
+        )
+
+    def _draft(self, session: Session) -> list[str]:
+        turns = [
+            Turn(
+                voice=voice,
+                instruction=prompts.draft_task(self._persona(voice), self._language),
+            )
+            for voice in self._drafters
+        ]
+        return session.step("drafts", turns)
+
+    def _debate(
+        self, session: Session, texts: list[str], group: Sequence[int]
+    ) -> tuple[list[str], str]:
+        """Object, and revise where an objection holds.
+
+        Returns:
+            The drafts as they are now, and what has yet to be appended before the synthesis.
+        """
+        order = list(range(len(texts)))
+        random.Random(self.settings.seed).shuffle(order)  # noqa: S311 - anonymity, not secrecy
+        letters = [_LETTERS[order.index(index)] for index in range(len(texts))]
+        held, appended = self._object(session, texts, letters)
+        agreed = sorted(letters[index] for index in group)
+        appended += prompts.vote(agreed, self._language)
+        if not held:
+            return texts, appended
+        return self._revise(session, texts, letters, held, appended)
+
+    def _object(
+        self, session: Session, texts: list[str], letters: list[str]
+    ) -> tuple[list[int], str]:
+        drafts = dict(sorted(zip(letters, texts, strict=True)))
+        turns = [
+            Turn(
+                voice=self._objector,
+                instruction=prompts.objection_task(letter, self._language),
+                target=letter,
+            )
+            for letter, text in drafts.items()
+            if text
+        ]
+        if not turns:
+            return [], ""
+        authors = {
+            letter: voice.name for letter, voice in zip(letters, self._drafters, strict=True)
+        }
+
+        def judge(turn: Turn, text: str) -> dict[str, bool]:
+            return {"holds": holds(text, drafts[turn.target or ""])}
+
+        said = session.step(
+            "objections",
+            turns,
+            appended=prompts.drafts(list(drafts.items()), self._language),
+            facts={"letters": dict(sorted(authors.items()))},
+            judge=judge,
+        )
+        upheld = [
+            (turn.target or "", text)
+            for turn, text in zip(turns, said, strict=True)
+            if judge(turn, text)["holds"]
+        ]
+        block = prompts.objections(upheld, self._language) if upheld else ""
+        return [letters.index(letter) for letter, _ in upheld], block
+
+    def _revise(
+        self,
+        session: Session,
+        texts: list[str],
+        letters: list[str],
+        held: list[int],
+        appended: str,
+    ) -> tuple[list[str], str]:
+        turns = [
+            Turn(
+                voice=self._drafters[index],
+                instruction=prompts.revision_task(
+                    self._persona(self._drafters[index]), letters[index], self._language
+                ),
+            )
+            for index in held
+        ]
+        revised = list(texts)
+        for index, text in zip(
+            held, session.step("revisions", turns, appended=appended), strict=True
+        ):
+            revised[index] = text or texts[index]
+        shown = [(letters[index], revised[index]) for index in held]
+        return revised, prompts.revisions(shown, self._language)
+
+    def _persona(self, voice: Voice) -> str:
+        return voice.prompts[self._language]
+
+    def _synthesis_task(self, question: str) -> str:
+        return prompts.synthesis_task(self._persona(self._synthesiser), question, self._language)
+
+
+def _check_question(question: str) -> None:
+    if not question.strip():
+        raise InputError("the question is empty", hint='veche ask "..."')
+    if "\0" in question:
+        raise InputError("the question holds a NUL character, which no text has")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the question is not valid Unicode: {error.reason}") from error
+
+
+def _the(voices: Sequence[Voice], kind: str) -> Voice:
+    found = [voice for voice in voices if voice.kind == kind]
+    if len(found) != 1:
+        raise InputError(f"a council needs one {kind}, not {len(found)}")
+    return found[0]
+
+
+def _fallback(texts: Sequence[str]) -> str:
+    """Return the draft that the others agree with most; nothing when all are silent."""
+    spoken = [text for text in texts if text]
+    return spoken[most_central(agreement_matrix(spoken))] if spoken else ""
+
+
+def _finish(log: Transcript, answer: str, *, reason: str, vote: dict[str, list[str]]) -> None:
+    log.append(
+        "RUN_FINISHED",
+        answer=answer,
+        reason=reason,
+        stopped_early=reason == "agreement",
+        agreed=vote["agreed"],
+        minority=[name for name in vote["drafters"] if name not in vote["agreed"]],
+    )

@@ -1,0 +1,1 @@
+"""See inside: which experts a voice's tokens were sent to."""
