@@ -1,0 +1,79 @@
+"""One way to run a model: everything that its memory, its speed and its command follow from."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from veche.checkpoint.spec import ModelSpec
+from veche.launch.gpus import Gpu
+from veche.launch.layout import Layout
+from veche.launch.overhead import StepSize
+
+EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
+ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One engine, one card type, one layout, one choice of data types.
+
+    Attributes:
+        engine: which server.
+        spec: the model.
+        gpu: the card.
+        layout: how many cards share what.
+        quantization: of the weights.
+        kv_dtype: of the KV cache.
+        utilization: share of a card's memory that the engine may take (its own meaning of it).
+        context_tokens: the longest sequence that the server shall accept.
+        step: the largest step that the engine prepares for.
+        sessions: sequences of that length at once.
+        model_path: folder, GGUF file or hub id.
+        engine_version: as in "0.28.0"; None where it is not known.
+    """
+
+    engine: EngineName
+    spec: ModelSpec
+    gpu: Gpu
+    layout: Layout
+    quantization: str
+    kv_dtype: str
+    utilization: float
+    context_tokens: int
+    step: StepSize
+    sessions: int = 1
+    model_path: str = "MODEL"
+    engine_version: str | None = None
+
+    @property
+    def version(self) -> tuple[int, ...] | None:
+        """The engine's version as numbers."""
+        return version_of(self.engine_version)
+
+    def is_at_least(self, version: str) -> bool | None:
+        """Whether the engine is `version` or newer; None where its version is not known."""
+        own, other = self.version, version_of(version)
+        return None if own is None or other is None else own >= other
+
+
+def version_of(text: str | None) -> tuple[int, ...] | None:
+    """Return the leading numbers of a version: "0.15.2rc1.dev93" is (0, 15, 2)."""
+    if text is None:
+        return None
+    numbers = []
+    for part in text.lstrip("v").split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+        if digits != part:
+            break
+    return tuple(numbers) or None
+
+
+def position_limit(spec: ModelSpec) -> int:
+    """Return the longest sequence that a model's positions reach.
+
+    With YaRN and its kin it is factor · original, whatever max_position_embeddings says (vLLM
+    config/model.py, _get_and_verify_max_len).
+    """
+    return spec.rope.max_scaled_positions or spec.max_position_embeddings

@@ -1,0 +1,103 @@
+"""How a model is spread over cards: tensor, expert and data parallelism."""
+
+from dataclasses import dataclass
+
+from veche.checkpoint.families import TensorKind as Kind
+from veche.checkpoint.spec import ModelSpec
+from veche.launch.quantization import weights_by_kind
+from veche.launch.tensors import EXPERT_KINDS
+
+FP8_BLOCK = 128
+_REPLICATED = frozenset({Kind.NORM, Kind.QK_NORM, Kind.ROUTER})
+_PER_KV_HEAD = frozenset({Kind.K, Kind.V, Kind.K_BIAS, Kind.V_BIAS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How many cards share what.
+
+    Attributes:
+        tensor_parallel: cards that share every matrix.
+        data_parallel: replicas, each with its own requests and KV cache.
+        pipeline_parallel: groups of layers, one after another.
+        has_expert_parallel: whether experts are dealt out whole over all tensor and data ranks.
+    """
+
+    tensor_parallel: int = 1
+    data_parallel: int = 1
+    pipeline_parallel: int = 1
+    has_expert_parallel: bool = False
+
+    @property
+    def num_gpus(self) -> int:
+        """Cards in all."""
+        return self.tensor_parallel * self.data_parallel * self.pipeline_parallel
+
+    @property
+    def expert_ranks(self) -> int:
+        """Cards among which the experts of a layer are divided."""
+        replicas = self.data_parallel if self.has_expert_parallel else 1
+        return self.tensor_parallel * replicas
+
+
+def can_split_heads(spec: ModelSpec, tensor_parallel: int) -> bool:
+    """Whether n_q % TP = 0, and n_kv % TP = 0 or TP % n_kv = 0 (vLLM, SGLang)."""
+    if spec.num_attention_heads % tensor_parallel:
+        return False
+    kv_heads = spec.num_key_value_heads
+    return kv_heads % tensor_parallel == 0 or tensor_parallel % kv_heads == 0
+
+
+def feasible_tensor_parallel(spec: ModelSpec, *, limit: int = 64) -> tuple[int, ...]:
+    """Return the numbers of cards that can share the attention heads of `spec`."""
+    return tuple(n for n in range(1, limit + 1) if can_split_heads(spec, n))
+
+
+def can_split_fp8_blocks(spec: ModelSpec, tensor_parallel: int) -> bool:
+    """Whether (expert width / TP) % 128 = 0, which block-scaled FP8 experts need."""
+    width = spec.moe_intermediate_size or spec.intermediate_size or 0
+    return width % (tensor_parallel * FP8_BLOCK) == 0
+
+
+def weight_bytes_per_gpu(spec: ModelSpec, quantization: str, layout: Layout) -> int:
+    """Return the weights on one card.
+
+    Norms and routers are on every card; K and V are divided by at most n_kv (heads are
+    replicated beyond); experts by TP, or by TP · DP with expert parallelism; a pipeline divides
+    the layers, and its first and last stages hold embedding and head (the mean is returned).
+    """
+    tensor_ranks, total = layout.tensor_parallel, 0.0
+    for kind, num_bytes in weights_by_kind(spec, quantization).items():
+        if kind in _REPLICATED:
+            ranks = 1
+        elif kind in _PER_KV_HEAD:
+            ranks = min(tensor_ranks, spec.num_key_value_heads)
+        elif kind in EXPERT_KINDS:
+            ranks = layout.expert_ranks
+        else:
+            ranks = tensor_ranks
+        total += num_bytes / ranks
+    return round(total / layout.pipeline_parallel)
+
+
+def choose_layout(
+    spec: ModelSpec, quantization: str, num_gpus: int, *, num_nodes: int = 1, engine: str = "vllm"
+) -> Layout:
+    """Return the layout for `num_gpus` cards in each of `num_nodes` machines.
+
+    The largest feasible tensor parallelism within a machine; experts whole (EP) only where the
+    FP8 blocks cannot be divided, because EP saves no memory and costs latency over PCIe; what
+    is left over of the cards becomes replicas (DP); machines become a pipeline (PP), which needs
+    the least of the network between them. llama.cpp and transformers only split by layers.
+    """
+    if engine in {"llama.cpp", "transformers"}:
+        return Layout(pipeline_parallel=num_gpus * num_nodes)
+    fits_heads = [n for n in range(1, num_gpus + 1) if num_gpus % n == 0]
+    tensor_ranks = max(n for n in fits_heads if can_split_heads(spec, n))
+    has_bad_blocks = quantization == "fp8-block" and not can_split_fp8_blocks(spec, tensor_ranks)
+    return Layout(
+        tensor_parallel=tensor_ranks,
+        data_parallel=num_gpus // tensor_ranks,
+        pipeline_parallel=num_nodes,
+        has_expert_parallel=spec.is_moe and has_bad_blocks and tensor_ranks > 1,
+    )

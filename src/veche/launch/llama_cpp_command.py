@@ -1,0 +1,25 @@
+"""llama.cpp's command line (llama-server)."""
+
+from veche.launch.case import Case
+
+
+def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the command, and for flags that are not obvious the key of their reason."""
+    rope = case.spec.rope
+    argv = ["llama-server", "--model", case.model_path, "--port", str(port)]
+    argv += ["--n-gpu-layers", "999", "--flash-attn", "on"]
+    argv += ["--ctx-size", str(case.context_tokens * case.sessions)]
+    argv += ["--parallel", str(max(case.sessions, case.step.sequences)), "--kv-unified"]
+    reasons = [("--ctx-size", "why_ctx_size"), ("--kv-unified", "why_kv_unified")]
+    if case.kv_dtype not in {"f16", "bf16"}:
+        argv += ["--cache-type-k", case.kv_dtype, "--cache-type-v", case.kv_dtype]
+        reasons.append(("--cache-type-k", "why_cache_type"))
+    if rope.max_scaled_positions is not None:
+        argv += ["--rope-scaling", "yarn", "--rope-scale", f"{rope.factor:g}"]
+        argv += ["--yarn-orig-ctx", str(rope.original_max_position_embeddings)]
+        argv += ["--rope-freq-base", f"{rope.rope_theta:.12g}"]
+        reasons.append(("--rope-scaling", "why_llama_rope"))
+    if case.layout.num_gpus > 1:
+        argv += ["--split-mode", "layer"]
+        reasons.append(("--split-mode", "why_split_layer"))
+    return tuple(argv), reasons

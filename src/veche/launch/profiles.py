@@ -1,0 +1,236 @@
+"""Launch profiles: for each engine and data type, whether a model fits, how fast, how to start."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from veche.checkpoint.spec import ModelSpec
+from veche.core.language import Language
+from veche.launch.case import ENGINES, Case, EngineName, position_limit
+from veche.launch.command import command_for, facts_of
+from veche.launch.fit import Fit, fit_of
+from veche.launch.gpus import Gpu
+from veche.launch.layout import choose_layout
+from veche.launch.memory import Memory, memory_of
+from veche.launch.phrases import phrase
+from veche.launch.profile import Profile
+from veche.launch.recommend import mark_recommended
+from veche.launch.speed import Workload, decode_band, prefill_band, step_seconds
+from veche.launch.support import (
+    DEFAULT_QUANTIZATIONS,
+    KV_DTYPES,
+    UTILIZATION,
+    can_run,
+    default_step,
+    obstacle,
+)
+from veche.launch.wish import (
+    Wish,
+    engine_names,
+    gpu_named,
+    kv_dtype_names,
+    positive,
+    quantization_names,
+)
+
+SPEED_CONTEXT_TOKENS = 1024
+"""Context at which decode_tokens_per_s is stated; benchmarks are run at such lengths."""
+PROMPT_TOKENS = 4096
+"""Prompt for which time_to_first_token_s is stated."""
+
+
+def profiles_for(
+    spec: ModelSpec,
+    *,
+    gpu: str | Gpu,
+    num_gpus: int = 1,
+    num_nodes: int = 1,
+    engines: Sequence[str] = ENGINES,
+    quantizations: Sequence[str] | None = None,
+    kv_dtypes: Sequence[str] | None = None,
+    context_tokens: int | None = None,
+    num_sessions: int = 1,
+    model_path: str = "MODEL",
+    language: Language = "en",
+    **more: Any,
+) -> list[Profile]:
+    """Return a profile for each engine, quantisation and KV type; one of them is recommended.
+
+    Args:
+        spec: the model.
+        gpu: a card or its name.
+        num_gpus: cards in each machine.
+        num_nodes: machines.
+        engines: names of engines, or "all".
+        quantizations: what to try; by default what people use with each engine.
+        kv_dtypes: what to try; by default all that the engine has.
+        context_tokens: the longest sequence that must fit.
+        num_sessions: how many of them at once.
+        model_path: what the command shall load.
+        language: of reasons and notes.
+        **more: further fields of `Wish`.
+
+    Raises:
+        InputError: an unknown name, or a number out of range.
+    """
+    wish = Wish(
+        gpu=gpu_named(gpu),
+        num_gpus=positive(num_gpus, "the number of cards"),
+        num_nodes=positive(num_nodes, "the number of machines"),
+        engines=engine_names(engines),
+        quantizations=quantization_names(quantizations),
+        kv_dtypes=kv_dtype_names(kv_dtypes),
+        context_tokens=None if context_tokens is None else positive(context_tokens, "the context"),
+        num_sessions=positive(num_sessions, "the number of sessions"),
+        model_path=model_path,
+        language=language,
+        **more,
+    )
+    return profiles_of(spec, wish)
+
+
+def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
+    """Return the profiles that a checked wish asks for."""
+    profiles = [
+        _best_utilization(spec, wish, engine, quantization, kv)
+        for engine in wish.engines
+        for quantization, kv in _choices(wish, engine)
+    ]
+    return mark_recommended(profiles, wish.language)
+
+
+def profile_of(case: Case, wish: Wish) -> Profile:
+    """Compute everything about one case."""
+    memory = memory_of(case, correction_bytes=(wish.corrections or {}).get(case.engine))
+    fit = fit_of(case, memory, wish.context_tokens, wish.language)
+    served = replace(case, context_tokens=fit.served_tokens)
+    command = command_for(served, language=wish.language)
+    notes = command.notes
+    if blocked := obstacle(case):
+        fit = replace(fit, fits=False, reason=phrase(blocked, wish.language, **facts_of(case)))
+    elif case.utilization > UTILIZATION[case.engine][0] and wish.utilization is None:
+        notes = (*notes, phrase("raised_utilization", wish.language, **facts_of(case)))
+    return _assembled(served, memory, fit, command.argv, command.env, command.comments, notes)
+
+
+def _choices(wish: Wish, engine: EngineName) -> Iterator[tuple[str, str]]:
+    """Yield what can be tried with an engine; a KV type of the wrong engine is passed over."""
+    weights = wish.quantizations or DEFAULT_QUANTIZATIONS[engine]
+    caches = wish.kv_dtypes or KV_DTYPES[engine]
+    known = KV_DTYPES[engine]
+    for quantization in weights:
+        if can_run(engine, quantization):
+            for kv in dict.fromkeys(_own_name(kv, engine) for kv in caches):
+                if kv in known:
+                    yield quantization, kv
+
+
+def _own_name(kv: str, engine: EngineName) -> str:
+    """16-bit floats are f16 to llama.cpp and bf16 to the others."""
+    if kv in {"bf16", "f16"}:
+        return "f16" if engine == "llama.cpp" else "bf16"
+    return kv
+
+
+def _best_utilization(
+    spec: ModelSpec, wish: Wish, engine: EngineName, quantization: str, kv: str
+) -> Profile:
+    """Take the engine's usual share of the card, and a larger one only where it decides."""
+    shares = (wish.utilization,) if wish.utilization else UTILIZATION[engine]
+    tried = []
+    for share in shares:
+        profile = profile_of(_case(spec, wish, engine, quantization, kv, share), wish)
+        if profile.fits:
+            return profile
+        tried.append(profile)
+    return tried[0]
+
+
+def _case(
+    spec: ModelSpec, wish: Wish, engine: EngineName, quantization: str, kv: str, share: float
+) -> Case:
+    step = wish.step or default_step(engine, wish.gpu)
+    layout = wish.layout or choose_layout(
+        spec, quantization, wish.num_gpus, num_nodes=wish.num_nodes, engine=engine
+    )
+    return Case(
+        engine=engine,
+        spec=spec,
+        gpu=wish.gpu,
+        layout=layout,
+        quantization=quantization,
+        kv_dtype=kv,
+        utilization=share,
+        context_tokens=wish.context_tokens or position_limit(spec),
+        sessions=wish.num_sessions,
+        step=replace(step, sequences=max(step.sequences, wish.num_sessions)),
+        model_path=wish.model_path,
+        engine_version=(wish.engine_versions or {}).get(engine),
+    )
+
+
+def _assembled(
+    case: Case,
+    memory: Memory,
+    fit: Fit,
+    argv: tuple[str, ...],
+    env: tuple[tuple[str, str], ...],
+    comments: tuple[tuple[str, str], ...],
+    notes: tuple[str, ...],
+) -> Profile:
+    layout, spec = case.layout, case.spec
+    per_replica = -(-case.sessions // layout.data_parallel)
+    short = min(SPEED_CONTEXT_TOKENS, case.context_tokens)
+    decode = decode_band(_seconds(case, per_replica, short))
+    return Profile(
+        engine=case.engine,
+        gpu=case.gpu.name,
+        num_gpus=layout.num_gpus,
+        num_nodes=layout.pipeline_parallel,
+        tensor_parallel=layout.tensor_parallel,
+        data_parallel=layout.data_parallel,
+        expert_parallel=layout.has_expert_parallel,
+        quantization=case.quantization,
+        kv_dtype=case.kv_dtype,
+        fits=fit.fits,
+        reason=fit.reason,
+        weight_bytes=memory.weight_bytes,
+        weight_bytes_per_gpu=memory.weight_bytes_per_gpu,
+        kv_bytes_per_token=memory.kv_bytes_per_token,
+        kv_bytes_per_token_per_gpu=memory.kv_bytes_per_token_per_gpu,
+        overhead_bytes=memory.overhead_bytes,
+        kv_available_bytes=memory.kv_available_bytes,
+        kv_available_tokens=memory.kv_available_tokens,
+        max_context_tokens=fit.max_context_tokens,
+        max_sessions=fit.max_sessions,
+        left_bytes=fit.left_bytes,
+        context_tokens=case.context_tokens,
+        num_sessions=case.sessions,
+        utilization=case.utilization,
+        decode_tokens_per_s=decode,
+        total_tokens_per_s=(decode[0] * case.sessions, decode[1] * case.sessions),
+        full_context_tokens_per_s=decode_band(_seconds(case, per_replica, case.context_tokens)),
+        time_to_first_token_s=_first_token(spec, case, min(PROMPT_TOKENS, case.context_tokens)),
+        full_time_to_first_token_s=_first_token(spec, case, case.context_tokens),
+        command=argv,
+        env=env,
+        comments=comments,
+        notes=notes,
+        case=case,
+    )
+
+
+def _seconds(case: Case, sessions: int, context_tokens: int) -> float:
+    return step_seconds(
+        case.spec,
+        case.gpu,
+        engine=case.engine,
+        quantization_name=case.quantization,
+        kv_dtype=case.kv_dtype,
+        layout=case.layout,
+        work=Workload(sessions=sessions, context_tokens=context_tokens),
+    )
+
+
+def _first_token(spec: ModelSpec, case: Case, prompt_tokens: int) -> tuple[float, float]:
+    return prefill_band(spec, case.gpu, case.quantization, case.layout, prompt_tokens)

@@ -1,0 +1,89 @@
+"""What each engine can run on each card, and the defaults that veche gives it."""
+
+from veche.launch.case import Case, EngineName
+from veche.launch.gpus import Gpu
+from veche.launch.overhead import StepSize
+from veche.launch.quantization import QUANTIZATIONS, Quantization
+
+DEFAULT_QUANTIZATIONS: dict[EngineName, tuple[str, ...]] = {
+    "vllm": ("bf16", "fp8-block", "awq-int4"),
+    "sglang": ("bf16", "fp8-block", "awq-int4"),
+    "llama.cpp": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"),
+    "transformers": ("bf16",),
+}
+KV_DTYPES: dict[EngineName, tuple[str, ...]] = {
+    "vllm": ("bf16", "fp8"),
+    "sglang": ("bf16", "fp8"),
+    "llama.cpp": ("f16", "q8_0", "q4_0"),
+    "transformers": ("bf16",),
+}
+"""What an engine's KV cache can be; all of it is tried unless the user chooses."""
+
+UTILIZATION: dict[EngineName, tuple[float, ...]] = {
+    "vllm": (0.92, 0.95),
+    "sglang": (0.85, 0.88),
+    "llama.cpp": (1.0,),
+    "transformers": (1.0,),
+}
+"""Shares of memory, in the order in which they are tried.
+
+vLLM's default is 0.92 since 0.22 (0.90 until 0.19). SGLang's share covers weights and KV only,
+and 0.95 runs out of memory.
+"""
+DEFAULT_STEP: dict[EngineName, StepSize] = {
+    "vllm": StepSize(batched_tokens=8192, sequences=64),
+    "sglang": StepSize(batched_tokens=8192, sequences=64),
+    "llama.cpp": StepSize(batched_tokens=512, sequences=4),
+    "transformers": StepSize(batched_tokens=2048, sequences=1),
+}
+SMALL_CARD_GIB = 70
+"""Below it, and on A100, vLLM's server takes steps of 2,048 tokens (arg_utils, batch defaults)."""
+
+
+def default_step(engine: EngineName, gpu: Gpu) -> StepSize:
+    """Return the step size that veche sets, which is the engine's own for the tokens."""
+    step = DEFAULT_STEP[engine]
+    is_small = gpu.visible_gib[1] < SMALL_CARD_GIB or gpu.name.startswith("a100")
+    if engine == "vllm" and is_small:
+        return StepSize(batched_tokens=2048, sequences=step.sequences)
+    return step
+
+
+def can_run(engine: EngineName, quantization: str) -> bool:
+    """Whether `engine` loads weights of `quantization` at all."""
+    entry = QUANTIZATIONS[quantization]
+    if engine == "llama.cpp":
+        return entry.is_gguf
+    return not entry.is_gguf and (engine != "transformers" or quantization == "bf16")
+
+
+def obstacle(case: Case) -> str | None:
+    """Return the phrase key of what keeps `case` from running on its card; None if nothing."""
+    entry = QUANTIZATIONS[case.quantization]
+    if case.engine == "llama.cpp":
+        return None
+    return _card_obstacle(entry, case.gpu) or _layout_obstacle(case)
+
+
+def _card_obstacle(entry: Quantization, gpu: Gpu) -> str | None:
+    """FP8 kernels: 8.9; Marlin runs FP8 weights from 8.0, and 4-bit ones; FP4 units: 10.0."""
+    if not gpu.is_nvidia:
+        return "no_nvfp4_on_amd" if entry.name == "nvfp4" else None
+    if gpu.sm < 80 and entry.name != "bf16":
+        return "card_too_old"
+    return None
+
+
+def _layout_obstacle(case: Case) -> str | None:
+    from veche.launch.layout import can_split_fp8_blocks, can_split_heads
+
+    if not can_split_heads(case.spec, case.layout.tensor_parallel):
+        return "heads_do_not_split"
+    is_split = case.layout.tensor_parallel > 1 and not case.layout.has_expert_parallel
+    if (
+        case.quantization == "fp8-block"
+        and is_split
+        and not can_split_fp8_blocks(case.spec, case.layout.tensor_parallel)
+    ):
+        return "fp8_blocks_do_not_split"
+    return None

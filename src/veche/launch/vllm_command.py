@@ -1,0 +1,62 @@
+"""vLLM's command line (flags checked against 0.32's engine/arg_utils.py)."""
+
+import json
+
+from veche.launch.case import Case
+
+_QUANTIZATION_FLAG = {"fp8-block": "fp8", "fp8-tensor": "fp8"}
+"""Made while a bf16 checkpoint loads; an FP8 checkpoint says the same and needs no flag.
+
+Other quantisations are named by their checkpoint's config.json, so that no flag is given.
+"""
+_PREPARED = frozenset({"int8", "awq-int4", "gptq-int4", "nvfp4", "mxfp4"})
+
+
+def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the command, and for flags that are not obvious the key of their reason."""
+    layout = case.layout
+    reasons = [("--gpu-memory-utilization", "why_utilization"), ("--max-model-len", "why_length")]
+    argv = ["vllm", "serve", case.model_path, "--port", str(port)]
+    if case.quantization == "bf16":
+        argv += ["--dtype", "bfloat16"]
+    if case.quantization in _QUANTIZATION_FLAG:
+        argv += ["--quantization", _QUANTIZATION_FLAG[case.quantization]]
+        reasons.append(("--quantization", "why_quantization_fp8"))
+    elif case.quantization in _PREPARED:
+        reasons.append((case.model_path, "why_prepared"))
+    argv += ["--max-model-len", str(case.context_tokens)]
+    argv += ["--gpu-memory-utilization", f"{case.utilization:g}"]
+    argv += ["--max-num-seqs", str(case.step.sequences)]
+    argv += ["--max-num-batched-tokens", str(case.step.batched_tokens)]
+    reasons.append(("--max-num-batched-tokens", "why_batched_tokens"))
+    if case.kv_dtype == "fp8":
+        argv += ["--kv-cache-dtype", "fp8"]
+        reasons.append(("--kv-cache-dtype", "why_kv_fp8"))
+    if layout.tensor_parallel > 1:
+        argv += ["--tensor-parallel-size", str(layout.tensor_parallel)]
+        reasons.append(("--tensor-parallel-size", "why_tensor_parallel"))
+    if layout.data_parallel > 1:
+        argv += ["--data-parallel-size", str(layout.data_parallel)]
+    if layout.pipeline_parallel > 1:
+        argv += ["--pipeline-parallel-size", str(layout.pipeline_parallel)]
+        argv += ["--distributed-executor-backend", "ray"]
+        reasons.append(("--pipeline-parallel-size", "why_pipeline"))
+    rope_argv, rope_reasons = _rope(case)
+    return (*argv, *rope_argv), reasons + rope_reasons
+
+
+def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
+    """Pin the rope: vLLM ≥ 0.11.1 has no --rope-scaling; older ones read rope_scaling."""
+    rope = case.spec.rope
+    if rope.max_scaled_positions is None:
+        return [], []
+    values = {
+        "rope_type": rope.rope_type,
+        "factor": rope.factor,
+        "original_max_position_embeddings": rope.original_max_position_embeddings,
+    }
+    if case.is_at_least("0.11.1") is False:
+        overrides = {"rope_scaling": values, "rope_theta": rope.rope_theta}
+        return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope_old")]
+    overrides = {"rope_parameters": {**values, "rope_theta": rope.rope_theta}}
+    return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope")]

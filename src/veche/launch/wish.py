@@ -1,0 +1,108 @@
+"""What the user asks of a launch profile, checked."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from veche.core.errors import InputError
+from veche.core.language import Language
+from veche.launch.case import ENGINES, EngineName
+from veche.launch.gpus import Gpu, find_gpu
+from veche.launch.kv_cache import kv_dtype
+from veche.launch.layout import Layout
+from veche.launch.overhead import Interval, StepSize
+from veche.launch.quantization import quantization
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the user asks for; None leaves the choice to veche.
+
+    Attributes:
+        gpu: the card.
+        num_gpus: cards in each machine.
+        num_nodes: machines.
+        engines: which engines to consider.
+        quantizations: of the weights.
+        kv_dtypes: of the KV cache.
+        context_tokens: the longest sequence.
+        num_sessions: sequences of that length at once.
+        model_path: what the command shall load.
+        utilization: share of the card's memory, in the engine's own meaning.
+        step: the largest step that the engine prepares for.
+        layout: how the cards share the model.
+        engine_versions: installed version by engine.
+        corrections: overhead learned from this machine's logs, by engine.
+        language: of reasons and notes.
+    """
+
+    gpu: Gpu
+    num_gpus: int = 1
+    num_nodes: int = 1
+    engines: tuple[EngineName, ...] = ENGINES
+    quantizations: tuple[str, ...] | None = None
+    kv_dtypes: tuple[str, ...] | None = None
+    context_tokens: int | None = None
+    num_sessions: int = 1
+    model_path: str = "MODEL"
+    utilization: float | None = None
+    step: StepSize | None = None
+    layout: Layout | None = None
+    engine_versions: Mapping[str, str] | None = None
+    corrections: Mapping[str, Interval] | None = None
+    language: Language = "en"
+
+
+def positive(number: int, what: str) -> int:
+    """Return `number`, which counts something.
+
+    Raises:
+        InputError: it is less than one.
+    """
+    if number < 1:
+        raise InputError(f"{what} is {number}", hint="it must be at least 1")
+    return number
+
+
+def gpu_named(gpu: str | Gpu) -> Gpu:
+    """Return the card that is meant."""
+    return find_gpu(gpu) if isinstance(gpu, str) else gpu
+
+
+def engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
+    """Return the engines that are meant; "all" is every one.
+
+    Raises:
+        InputError: one is not known; the nearest is named.
+    """
+    if list(names) == ["all"]:
+        return ENGINES
+    return tuple(_engine(name) for name in names)
+
+
+def quantization_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the quantisations that are meant, in veche's own spelling."""
+    return _each(names, lambda name: quantization(name).name)
+
+
+def kv_dtype_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the KV cache types that are meant, in veche's own spelling."""
+    return _each(names, kv_dtype)
+
+
+def _each(names: Sequence[str] | None, read: Callable[[str], str]) -> tuple[str, ...] | None:
+    return None if names is None else tuple(dict.fromkeys(read(name) for name in names))
+
+
+def _engine(name: str) -> EngineName:
+    wanted = {"llamacpp": "llama.cpp", "llama-cpp": "llama.cpp", "hf": "transformers"}.get(
+        name.lower(), name.lower()
+    )
+    for known in ENGINES:
+        if wanted == known:
+            return known
+    near = difflib.get_close_matches(wanted, ENGINES, n=1, cutoff=0.4)
+    raise InputError(
+        f"there is no engine {name!r}",
+        hint=(f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(ENGINES)}, all",
+    )

@@ -1,0 +1,71 @@
+"""Weights against the publishers' own files and against counting by hand."""
+
+import pytest
+from tests.launch.models import DENSE, GIB, MIXTRAL, STOCK, WANTED
+
+from veche.checkpoint.families import TensorKind as Kind
+from veche.core.errors import InputError
+from veche.launch.gguf_types import gguf_metadata_bytes, gguf_type
+from veche.launch.quantization import QUANTIZATIONS, quantization, weight_bytes, weights_by_kind
+from veche.launch.tensors import Matrix, matrices_of
+from veche.planning.accounting import parameter_groups
+
+QWEN_METADATA_BYTES = 5_969_408
+
+
+@pytest.mark.parametrize("spec", [STOCK, WANTED, MIXTRAL, DENSE])
+def test_the_tensors_add_up_to_the_parameters(spec):
+    assert sum(m.num_values for m in matrices_of(spec)) == parameter_groups(spec).total
+
+
+def test_bf16_weights_are_those_of_the_meta_device():
+    assert weight_bytes(STOCK, "bf16") == 61_064_245_248
+    assert weight_bytes(WANTED, "bf16") == 81_398_231_040
+
+
+def test_block_fp8_keeps_embeddings_head_router_and_norms_in_bf16():
+    assert round(weight_bytes(STOCK, "fp8-block") / GIB, 2) == 29.03
+    assert round(weight_bytes(WANTED, "fp8-block") / GIB, 2) == 38.50
+    kinds, plain = weights_by_kind(STOCK, "fp8-block"), weights_by_kind(STOCK, "bf16")
+    for kind in (Kind.EMBEDDING, Kind.LM_HEAD, Kind.ROUTER, Kind.NORM, Kind.QK_NORM):
+        assert kinds[kind] == plain[kind]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "file_bytes"), [("Q4_K_M", 18_556_685_824), ("Q8_0", 32_483_931_648)]
+)
+def test_gguf_files_of_qwen_are_exact_but_for_metadata(recipe, file_bytes):
+    assert file_bytes - weight_bytes(STOCK, recipe) == QWEN_METADATA_BYTES
+    assert abs(gguf_metadata_bytes(STOCK) - QWEN_METADATA_BYTES) < 5_000
+
+
+def test_k_quant_layers_follow_use_more_bits():
+    def down(layer):
+        return Matrix(kind=Kind.EXPERT_DOWN, rows=2048, columns=768, layer=layer, is_down=True)
+
+    raised = {i for i in range(48) if gguf_type(down(i), STOCK, "Q4_K_M") == "Q6_K"}
+    assert raised == {i for i in range(48) if i < 6 or i >= 42 or (i - 6) % 3 == 2}
+
+
+def test_rows_that_blocks_do_not_divide_fall_back_as_in_llama_cpp():
+    odd = Matrix(kind=Kind.Q, rows=576, columns=576, layer=1)
+    assert gguf_type(odd, DENSE, "Q4_K_M") == "Q5_0"
+    assert gguf_type(Matrix(kind=Kind.Q, rows=7, columns=7, layer=1), DENSE, "Q4_K_M") == "F16"
+
+
+@pytest.mark.parametrize("name", [name for name, q in QUANTIZATIONS.items() if q.is_gguf])
+def test_no_gguf_recipe_is_larger_than_f16(name):
+    assert weight_bytes(MIXTRAL, name) <= weight_bytes(MIXTRAL, "F16")
+
+
+def test_fewer_bits_need_fewer_bytes():
+    names = ["bf16", "fp8-block", "nvfp4", "gptq-int4", "awq-int4"]
+    sizes = [weight_bytes(WANTED, name) for name in names]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_a_misspelt_quantisation_names_the_nearest():
+    assert quantization("q4_k_m").name == "Q4_K_M"
+    with pytest.raises(InputError) as caught:
+        quantization("Q4_K_N")
+    assert "Q4_K_M" in caught.value.hint
