@@ -18,3 +18,8 @@ def language_from_environment() -> Language:
         if value := os.environ.get(variable):
             return "ru" if value.lower().startswith("ru") else "en"
     return "ru" if (locale.getlocale()[0] or "").lower().startswith(("ru", "russian")) else "en"
+
+
+def spoken(phrases: Mapping[str, Phrase], key: str, language: Language, **values: object) -> str:
+    """Return a phrase of a table in `language`, with its placeholders filled."""
+    return phrases[key][language].format(**values)

@@ -1,7 +1,7 @@
 """A recipe: what somebody wants a model to become, as YAML."""
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -72,27 +72,37 @@ class Recipe(BaseModel):
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choices:
-    """What the command line adds to a recipe; None keeps what the recipe says."""
+def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
+    """Return the recipe as the command line changes it.
 
-    base: str | None = None
-    mode: Mode | None = None
-    seed: int | None = None
-    allow_lossy: bool | None = None
-    rope_length: RopeLength | None = None
-    fields: dict[str, Any] | None = None
+    Args:
+        recipe: as loaded.
+        choices: any of base, mode, seed, allow_lossy, rope_length, and fields as a list of
+            "name=value"; None leaves what the recipe says.
 
-    def applied_to(self, recipe: Recipe) -> Recipe:
-        """Return the recipe with these choices."""
-        wishes = {name: FieldWish(value=value) for name, value in (self.fields or {}).items()}
-        _refuse_unknown_fields(wishes, "--set")
-        given = {
-            key: value
-            for key in ("base", "mode", "seed", "allow_lossy", "rope_length")
-            if (value := getattr(self, key)) is not None
-        }
-        return recipe.model_copy(update={**given, "fields": {**recipe.fields, **wishes}})
+    Raises:
+        RecipeError: a field is unknown, or a choice is not one of those that there are.
+    """
+    given = {name: value for name, value in choices.items() if value is not None}
+    wishes = dict(_parse_assignment(text) for text in given.pop("fields", ()))
+    _refuse_unknown_fields(wishes, "--set")
+    merged = {**recipe.model_dump(), **given, "fields": {**recipe.fields, **wishes}}
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(_first_problem(error)) from error
+
+
+def _parse_assignment(text: str) -> tuple[str, FieldWish]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(
+            f"--set {text!r} is not name=value", hint="e.g. --set num_experts_per_tok=8"
+        )
+    try:
+        return name.strip(), FieldWish(value=yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {text!r}: the value is not YAML") from error
 
 
 def shipped_recipes() -> list[str]:

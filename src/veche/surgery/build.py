@@ -21,9 +21,8 @@ from veche.core.progress import Advance, Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan
 from veche.surgery.grow import grown_tensors, require_same_base
+from veche.surgery.names import PLAN_NAME
 
-PLAN_NAME = "veche_plan.json"
-"""The plan that a folder was built from, kept beside the weights."""
 _JOURNAL_NAME = ".veche_journal.json"
 _LOCK_NAME = ".veche_lock"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".onnx", ".h5")

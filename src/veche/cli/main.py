@@ -1,0 +1,89 @@
+"""`veche`: every command in the order in which a model lives, and the one place that prints errors.
+
+Command files import their libraries inside the function, so that `veche --help` loads none of them.
+"""
+
+import sys
+
+import typer
+
+from veche import __version__
+from veche.cli.ask import ask
+from veche.cli.build import build
+from veche.cli.carve import carve
+from veche.cli.demo import demo
+from veche.cli.doctor import doctor
+from veche.cli.experts import experts
+from veche.cli.launch import launch
+from veche.cli.plan import plan
+from veche.cli.terminal import print_error, stderr
+from veche.cli.verify import verify
+from veche.core.errors import InputError, VecheError
+
+_USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
+"""click's UsageError, from click itself or from the copy that newer versions of typer carry."""
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="veche",
+    help="Grow an open Mixture-of-Experts checkpoint, prove it, and let its voices deliberate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"veche {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Grow an open Mixture-of-Experts checkpoint, prove it, and let its voices deliberate."""
+
+
+for _command in (carve, plan, build, verify, launch, ask):
+    app.command()(_command)
+app.add_typer(experts, name="experts")
+for _command in (demo, doctor):
+    app.command()(_command)
+
+
+def run() -> None:
+    """Run the command line; exit with 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    as_json = "--json" in arguments
+    try:
+        return int(app(arguments, standalone_mode=False) or 0)
+    except VecheError as error:
+        print_error(error, as_json=as_json)
+        return error.exit_code
+    except _USAGE_ERROR as error:
+        return _usage(error, as_json=as_json)
+    except (KeyboardInterrupt, typer.Abort):
+        stderr.print("interrupted; finished work is kept: run the same command again")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        return 0
+
+
+def _usage(error: Exception, *, as_json: bool) -> int:
+    """Print a mistake on the command line as every other error; a bare group prints its help."""
+    message = str(getattr(error, "message", "") or error)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return 0
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "veche"
+    print_error(InputError(message, hint=f"{command} --help"), as_json=as_json)
+    return InputError.exit_code

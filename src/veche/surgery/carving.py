@@ -1,0 +1,218 @@
+"""Carve a dense Llama checkpoint into a Mixtral one, without training.
+
+Every feed-forward layer's I hidden units become E disjoint experts of I/E units, and a linear
+router learns from activations on calibration text which of them a token needs. With k = E the
+experts add up to the dense layer; with k < E the carved model is a measured approximation.
+
+Sources: CMoE (arXiv:2502.04416), LLaMA-MoE (arXiv:2406.16554), MoEfication (arXiv:2110.01786).
+This file imports torch.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from veche.checkpoint.reader import Checkpoint, open_checkpoint
+from veche.core.errors import InputError
+from veche.core.files import PARTIAL_SUFFIX, disk_error, require_empty
+from veche.core.progress import Progress, Silent
+from veche.surgery.calibration import calibration_text, heldout_text
+from veche.surgery.carving_check import Equality, check_equality
+from veche.surgery.carving_files import write_carved
+from veche.surgery.carving_fit import CarvedLayer, fit_layers
+from veche.surgery.carving_source import require_carvable
+from veche.surgery.compare import windows
+from veche.surgery.loading import Model, load_model, load_tokenizer
+
+_WINDOW_TOKENS = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarveSettings:
+    """How to carve.
+
+    Attributes:
+        num_experts: E; it must divide the width of the feed-forward layers.
+        num_experts_per_tok: k in the carved config.json; None means all, which is exact.
+        fit_experts_per_tok: k that partitions and routers are fitted for; None means ¾ of E.
+        calibration_tokens: how much of the calibration text to look at.
+        check_tokens: on how much held-out text to prove equality at k = E; 0 proves nothing.
+        seed: of the router's stochastic refinement.
+    """
+
+    num_experts: int = 16
+    num_experts_per_tok: int | None = None
+    fit_experts_per_tok: int | None = None
+    calibration_tokens: int = 8192
+    check_tokens: int = 512
+    seed: int = 0
+
+    @property
+    def top_k(self) -> int:
+        """The carved model's k."""
+        return self.num_experts_per_tok or self.num_experts
+
+    @property
+    def fit_top_k(self) -> int:
+        """The k that the fit aims at."""
+        return self.fit_experts_per_tok or max(1, self.num_experts * 3 // 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarveReport:
+    """What was carved, and what was measured while doing it.
+
+    Attributes:
+        target: the finished folder.
+        settings: as used.
+        calibration_tokens: tokens that were really looked at.
+        kept_energy: for each layer, the share of its output energy in kept experts, at the fit's k.
+        hit_rate: for each layer, the share of kept experts that an oracle would keep, at that k.
+        equality: the carved model with k = E against the dense one; None when not checked.
+        seconds: wall time.
+    """
+
+    target: str
+    settings: CarveSettings
+    calibration_tokens: int
+    kept_energy: tuple[float, ...]
+    hit_rate: tuple[float, ...]
+    equality: Equality | None
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def carve(
+    source: Path,
+    target: Path,
+    settings: CarveSettings,
+    *,
+    text: str | None = None,
+    progress: Progress | None = None,
+) -> CarveReport:
+    """Carve the dense checkpoint in `source` into the new folder `target`.
+
+    The work is done in `target`.partial, which becomes `target` by one rename once equality at
+    k = E is proved in float32, and is removed on any error. `source` is only read.
+
+    Args:
+        source: a folder with a dense Llama model in safetensors, and its tokenizer.
+        target: must not exist, or be empty.
+        settings: how to carve.
+        text: calibration text; None means Python's help topics.
+        progress: where to report.
+
+    Raises:
+        CheckpointError: the source is missing, damaged, or in pickle files.
+        UnsupportedError: Mixtral has no room for the source's architecture.
+        RecipeError: the settings do not fit the source.
+        InputError: the text is too short.
+        OutputError: the target is taken.
+        DiskError: the target could not be written.
+        VerificationError: with k = E the carved model is not the dense one.
+    """
+    started = time.perf_counter()
+    progress = progress or Silent()
+    require_empty(target, advice="choose another folder, or remove this one first")
+    checkpoint = open_checkpoint(source)
+    require_carvable(checkpoint, settings.num_experts, top_ks=(settings.top_k, settings.fit_top_k))
+    tokens_WT = _calibration_tokens(checkpoint, text, settings.calibration_tokens)
+    model = load_model(source, dtype=torch.float32)
+    layers = fit_layers(
+        model,
+        tokens_WT,
+        num_experts=settings.num_experts,
+        top_k=settings.fit_top_k,
+        seed=settings.seed,
+        progress=progress,
+    )
+    with _workshop(target) as folder:
+        write_carved(folder, checkpoint, layers, top_k=settings.top_k, note=_note(settings))
+        equality = _check(model, folder, settings, progress)
+    return _report(target, settings, tokens_WT, layers, equality, started)
+
+
+def _calibration_tokens(checkpoint: Checkpoint, text: str | None, num_tokens: int) -> Tensor:
+    """Return evenly spaced windows [W, T] of the calibration text."""
+    tokenizer = load_tokenizer(checkpoint.folder)
+    text = calibration_text() if text is None else text
+    token_ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    least = 2 * checkpoint.spec.hidden_size
+    if min(len(token_ids), num_tokens) < least:
+        raise InputError(
+            f"{min(len(token_ids), num_tokens)} calibration tokens are too few to fit routers of "
+            f"{checkpoint.spec.hidden_size} inputs",
+            hint=f"give a text of at least {least} tokens, better of some thousands",
+        )
+    window = min(_WINDOW_TOKENS, checkpoint.spec.max_position_embeddings)
+    return windows(token_ids, num_windows=max(1, num_tokens // window), window_tokens=window)
+
+
+def _check(
+    model: Model, folder: Path, settings: CarveSettings, progress: Progress
+) -> Equality | None:
+    if not settings.check_tokens:
+        return None
+    token_ids = load_tokenizer(folder)(heldout_text(), verbose=False)["input_ids"]
+    window = min(settings.check_tokens, _WINDOW_TOKENS, model.config.max_position_embeddings)
+    count = max(1, settings.check_tokens // window)
+    with progress.task("check", count) as advance:
+        tokens_WT = windows(token_ids, num_windows=count, window_tokens=window)
+        return check_equality(model, folder, tokens_WT, top_k=settings.top_k, advance=advance)
+
+
+def _note(settings: CarveSettings) -> dict[str, Any]:
+    """Return what config.json remembers of the carving."""
+    return {
+        "equal_routing_weights": True,
+        "num_experts": settings.num_experts,
+        "fit_experts_per_tok": settings.fit_top_k,
+        "calibration_tokens": settings.calibration_tokens,
+        "seed": settings.seed,
+    }
+
+
+def _report(
+    target: Path,
+    settings: CarveSettings,
+    tokens_WT: Tensor,
+    layers: list[CarvedLayer],
+    equality: Equality | None,
+    started: float,
+) -> CarveReport:
+    return CarveReport(
+        target=str(target),
+        settings=settings,
+        calibration_tokens=tokens_WT.numel(),
+        kept_energy=tuple(layer.kept_energy for layer in layers),
+        hit_rate=tuple(layer.hit_rate for layer in layers),
+        equality=equality,
+        seconds=time.perf_counter() - started,
+    )
+
+
+@contextmanager
+def _workshop(target: Path) -> Iterator[Path]:
+    """Yield a folder to work in; it becomes `target` when the block succeeds, else it goes."""
+    folder = target.with_name(target.name + PARTIAL_SUFFIX)
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        yield folder
+        if target.is_dir():
+            target.rmdir()
+        folder.rename(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""Load a checkpoint folder into transformers, with chosen dials. This file imports torch."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from veche.checkpoint.config import read_config
+from veche.checkpoint.edit import edited
+from veche.core.errors import CheckpointError
+
+Attention = Literal["sdpa", "eager"]
+Model = Any
+"""transformers' PreTrainedModel; its generated classes carry no useful types."""
+
+
+def load_model(
+    folder: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | Literal["auto"] = "auto",
+    attention: Attention = "sdpa",
+) -> Model:
+    """Load the model in `folder`, in evaluation mode.
+
+    Args:
+        folder: a checkpoint folder: safetensors, local, no code of its own.
+        changes: ModelSpec fields to change before loading, e.g. {"num_experts_per_tok": 12};
+            changed after loading, several of them would do nothing.
+        dtype: to compute in; "auto" is the checkpoint's.
+        attention: transformers' attention implementation.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over, or of a wrong shape.
+    """
+    raw = edited(read_config(folder), dict(changes or {}))
+    with quiet_transformers():
+        config = AutoConfig.for_model(**raw)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype,
+            attn_implementation=attention,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, report[kind])):
+            raise CheckpointError(
+                f"{folder}: {len(keys)} {kind.replace('_', ' ')}, first {keys[0]}",
+                hint="the weights and config.json are not of one model: build it again",
+            )
+    return model.eval()
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer in `folder`.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    with quiet_transformers():
+        try:
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}",
+                hint="copy tokenizer.json and tokenizer_config.json of the base model there",
+            ) from error
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' bars and reports off the terminal: their content is checked here."""
+    had_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if had_bar:
+            logging.enable_progress_bar()

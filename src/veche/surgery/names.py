@@ -1,0 +1,4 @@
+"""Names of the files that surgery leaves in a folder it made."""
+
+PLAN_NAME = "veche_plan.json"
+"""The plan that a folder was built from, kept beside the weights."""
