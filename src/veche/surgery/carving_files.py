@@ -73,7 +73,7 @@ def carved_config(
     note: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the Mixtral config.json: the source's keys, with rope in both spellings."""
-    num_experts, width = layers[0].members_EC.shape
+    num_experts, width = layers[0].members.shape
     spec, source = checkpoint.spec, checkpoint.config
     scaling = source.get("rope_scaling") or {"rope_type": "default"}
     rope = source.get("rope_parameters") or {**scaling, "rope_theta": spec.rope.rope_theta}
@@ -111,7 +111,7 @@ def _carved_tensors(
             continue
         layer, prefix = layers[role.layer], f"model.layers.{role.layer}.{_MIXTRAL.moe_block}"
         if info.name.endswith("gate_proj.weight"):
-            shape = tuple(layer.router_EH.shape)
+            shape = tuple(layer.router.shape)
             yield _tensor(f"{prefix}.gate.weight", info, shape, partial(_router, layer))
         yield from _experts(info, layer, prefix, top_k)
 
@@ -121,7 +121,7 @@ def _experts(info: TensorInfo, layer: CarvedLayer, prefix: str, top_k: int) -> I
     is_down = info.name.endswith("down_proj.weight")
     dense_names = FAMILIES["llama"].expert_names
     projection = _MIXTRAL.expert_names[dense_names.index(info.name.split(".")[-2])]
-    for expert, units_C in enumerate(layer.members_EC.numpy()):
+    for expert, units_C in enumerate(layer.members.numpy()):
         shape = (info.shape[0], len(units_C)) if is_down else (len(units_C), info.shape[1])
         values = (
             partial(_columns, info, units_C, top_k) if is_down else partial(_rows, info, units_C)
@@ -142,7 +142,7 @@ def _columns(info: TensorInfo, units_C: NDArray[np.int64], top_k: int) -> NDArra
 
 
 def _router(layer: CarvedLayer) -> NDArray[Any]:
-    return layer.router_EH.numpy()
+    return layer.router.numpy()
 
 
 def _tensor(name: str, like: TensorInfo, shape: tuple[int, ...], values: Any) -> TensorOut:
@@ -150,7 +150,7 @@ def _tensor(name: str, like: TensorInfo, shape: tuple[int, ...], values: Any) ->
 
     def produce() -> Chunks:
         array = np.ascontiguousarray(values().astype(WEIGHT_DTYPES[like.dtype], copy=False))
-        yield memoryview(array.view(np.uint8)).cast("B")
+        yield array.view(np.uint8).tobytes()
 
     return TensorOut(name=name, dtype=like.dtype, shape=shape, produce=produce)
 

@@ -22,8 +22,9 @@ from veche.surgery.partition import (
 )
 from veche.surgery.router_fit import RidgeRouter, hit_rate, refine_router, scale_router
 
-ROUTER_SPREAD = 1e-4
-"""Standard deviation of the router's logits: as small as makes k = E exact to float32's noise."""
+_ROUTER_SPREAD = 1e-6
+"""Standard deviation of the router's logits: the smaller, the nearer the weights to 1/k; at 1e-6
+float32 still tells experts apart that lie a tenth of it from one another."""
 _LLOYD_ITERATIONS = 12
 _WINDOWS_AT_ONCE = 4
 
@@ -33,14 +34,14 @@ class CarvedLayer:
     """One layer's division and router.
 
     Attributes:
-        members_EC: the dense layer's hidden units, by expert.
-        router_EH: the router's weight, in float32.
+        members: the dense layer's hidden units by expert, [E, C].
+        router: the router's weight, in float32, [E, H].
         kept_energy: share of the output's energy in the experts that the router keeps.
         hit_rate: share of the kept experts that an oracle would keep.
     """
 
-    members_EC: Tensor
-    router_EH: Tensor
+    members: Tensor
+    router: Tensor
     kept_energy: float
     hit_rate: float
 
@@ -95,7 +96,7 @@ def _attend(layer: Any, hidden_WTH: Tensor, rotary: Any) -> Tensor:
             position_embeddings=rotary,
             attention_mask=None,
         )[0]
-        for part in hidden_WTH.split(_WINDOWS_AT_ONCE)
+        for part in torch.split(hidden_WTH, _WINDOWS_AT_ONCE)
     ]
     return torch.cat(parts)
 
@@ -121,14 +122,14 @@ def _carve_layer(
     members_EC = members_EC.sort(dim=1).values
     energies_NE = expert_energies(energies_NI, members_EC)
     weight_EH = refine_router(router.weight(energies_NE), inputs_NH, energies_NE, top_k, seed=seed)
-    weight_EH = scale_router(weight_EH, inputs_NH, ROUTER_SPREAD)
+    weight_EH = scale_router(weight_EH, inputs_NH, _ROUTER_SPREAD)
 
     scores_NE = inputs_NH @ weight_EH.T
     owner_I = members_EC.flatten().argsort() // members_EC.shape[1]
     kept_NI = kept_experts(scores_NE, top_k)[:, owner_I]
     fit = CarvedLayer(
-        members_EC=members_EC,
-        router_EH=weight_EH,
+        members=members_EC,
+        router=weight_EH,
         kept_energy=1 - float(dropped_energy(energies_NE, scores_NE, top_k)),
         hit_rate=hit_rate(scores_NE, energies_NE, top_k),
     )

@@ -5,6 +5,8 @@ from veche.checkpoint.reader import Checkpoint
 from veche.core.errors import RecipeError, UnsupportedError
 
 _CARVABLE = ("llama",)
+_WIDTH_STEP = 8
+"""Grouped matrix products want rows of a multiple of 16 bytes."""
 
 
 def require_carvable(checkpoint: Checkpoint, num_experts: int, *, top_ks: tuple[int, ...]) -> None:
@@ -17,16 +19,17 @@ def require_carvable(checkpoint: Checkpoint, num_experts: int, *, top_ks: tuple[
 
     Raises:
         UnsupportedError: Mixtral has no room for the source's architecture.
-        RecipeError: E does not divide the layers' width, or a k is out of range.
+        RecipeError: the layers' width cannot be divided so, or a k is out of range.
     """
     _require_architecture(checkpoint)
     width = checkpoint.spec.intermediate_size or 0
-    if num_experts < 1 or width % num_experts:
-        near = sorted(_divisors(width), key=lambda count: (abs(count - num_experts), count))
+    allowed = [count for count in range(1, width + 1) if width % (count * _WIDTH_STEP) == 0]
+    if num_experts not in allowed:
+        near = sorted(allowed, key=lambda count: (abs(count - num_experts), count))[:3]
         raise RecipeError(
-            f"{num_experts} experts of equal size cannot be carved from {width} hidden units "
-            f"({checkpoint.folder / 'config.json'}: intermediate_size)",
-            hint=f"nearest numbers that divide it: {', '.join(map(str, near[:3]))}",
+            f"{width} hidden units ({checkpoint.folder / 'config.json'}: intermediate_size) cannot "
+            f"be carved into {num_experts} experts of equal size, a multiple of {_WIDTH_STEP}",
+            hint=f"nearest possible: {', '.join(map(str, near))}" if near else "",
         )
     for top_k in top_ks:
         if not 1 <= top_k <= num_experts:
@@ -51,13 +54,14 @@ def _require_architecture(checkpoint: Checkpoint) -> None:
             f"({biases[0] if biases else 'config.json'}), and Mixtral has no room for them",
             hint="carve a model whose config.json has attention_bias and mlp_bias false",
         )
+    if any(info.dtype == "F16" for info in checkpoint.tensors.values()):
+        raise UnsupportedError(
+            f"{checkpoint.folder} is in float16, too coarse for a router of near-equal weights",
+            hint="convert the checkpoint to bfloat16 first",
+        )
     unknown = [name for name in checkpoint.tensors if role_of(name, spec.family) is None]
     if unknown:
         raise UnsupportedError(
             f"{checkpoint.folder}: tensor {unknown[0]!r} has no place in a Mixtral model",
             hint="is this a merged adapter or a changed architecture? use the original checkpoint",
         )
-
-
-def _divisors(number: int) -> list[int]:
-    return [candidate for candidate in range(1, number + 1) if number % candidate == 0]
