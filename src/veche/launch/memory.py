@@ -17,6 +17,7 @@ from veche.launch.overhead import (
 )
 from veche.launch.quantization import weight_bytes, weights_by_kind
 
+Span = tuple[float, float]
 SGLANG_RESERVE_GIB = 0.3
 """Request tables and allocator fragments inside SGLang's static share, at most."""
 
@@ -49,7 +50,7 @@ class Memory:
         return tokens_in(low, each), tokens_in(high, each)
 
 
-def memory_of(case: Case, *, correction_bytes: Interval | None = None) -> Memory:
+def memory_of(case: Case, *, span: Span | None = None) -> Memory:
     """Compute the memory of `case`.
 
     vLLM: util · total − weights − overhead. SGLang: f · free − weights, where free is measured
@@ -57,12 +58,12 @@ def memory_of(case: Case, *, correction_bytes: Interval | None = None) -> Memory
 
     Args:
         case: what is run.
-        correction_bytes: an overhead interval learned from this machine's logs, instead of the
-            general one.
+        span: the part of the overhead's interval that this machine's logs have left, where 0 is
+            its low end and 1 its high end.
     """
     spec, layout = case.spec, case.layout
     weights = _weights_on_gpu(case)
-    overhead = correction_bytes or _overhead(case)
+    overhead = _narrowed(_overhead(case), span)
     visible_low, visible_high = case.gpu.visible_bytes
     loading = _loading(case)
     kv_each = kv_bytes_per_token(spec, case.kv_dtype, tensor_parallel=layout.tensor_parallel)
@@ -93,9 +94,17 @@ def _weights_on_gpu(case: Case) -> int:
     return -(-(sum(kinds.values()) - on_cpu) // case.layout.num_gpus)
 
 
+def _narrowed(interval: Interval, span: Span | None) -> Interval:
+    if span is None:
+        return interval
+    low, width = interval[0], interval[1] - interval[0]
+    return max(0, round(low + span[0] * width)), max(0, round(low + span[1] * width))
+
+
 def _overhead(case: Case) -> Interval:
     if case.engine == "vllm":
-        return vllm_overhead(case.spec, case.gpu, case.layout, case.step)
+        block_bytes = _weights_on_gpu(case) if case.quantization == "fp8-block" else 0
+        return vllm_overhead(case.spec, case.gpu, case.layout, case.step, block_bytes)
     if case.engine == "sglang":
         return sglang_start(case.gpu, case.layout)
     if case.engine == "llama.cpp":

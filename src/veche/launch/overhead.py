@@ -19,12 +19,15 @@ PAIR_GIB = (0.05, 0.50)
 """Added by two cards that share every matrix: communication buffers."""
 GROUP_GIB = (0.80, 2.20)
 """Added by expert or data parallelism, and by four or more cards."""
-UNIFIED_GIB = (0.30, 3.50)
-"""Added where the CPU's programs live in the same memory."""
+FP8_GROUP_SHARE = 0.16
+"""Of a card's weights, added at most for block-FP8 experts on four or more cards: two logs of
+large models on Hopper show 14–15 %, others next to nothing."""
+UNIFIED_GIB = (-2.50, 3.50)
+"""Added where the CPU's programs live in the same memory: its free part moves while loading."""
 GRAPH_GIB_PER_SEQUENCE = 0.0015
 LLAMA_CPP_GIB = (0.35, 1.10)
 """CUDA context and pools of llama.cpp beside its compute buffer."""
-SGLANG_START_GIB = (0.35, 1.20)
+SGLANG_START_GIB = (0.10, 1.20)
 """Taken before SGLang measures what is free: context, libraries."""
 SGLANG_GROUP_GIB = (1.00, 2.20)
 """Added to that by four or more cards."""
@@ -67,11 +70,14 @@ def activation_bytes(spec: ModelSpec, layout: Layout, step: StepSize) -> int:
     return 2 * tokens * flow + 2 * gathered * caches
 
 
-def vllm_overhead(spec: ModelSpec, gpu: Gpu, layout: Layout, step: StepSize) -> Interval:
+def vllm_overhead(
+    spec: ModelSpec, gpu: Gpu, layout: Layout, step: StepSize, fp8_block_bytes: int = 0
+) -> Interval:
     """Return util · total − weights − KV of vLLM on one card, lowest and highest.
 
     Half to 1¼ of the activations, libraries, and at most: fp32 logits of every sequence twice,
-    and the CUDA graphs that vLLM ≥ 0.21 subtracts beforehand.
+    and the CUDA graphs that vLLM ≥ 0.21 subtracts beforehand. `fp8_block_bytes` are a card's
+    weights if they are block-FP8, else 0.
     """
     active = activation_bytes(spec, layout, step)
     logits = 8 * step.sequences * spec.vocab_size
@@ -80,6 +86,8 @@ def vllm_overhead(spec: ModelSpec, gpu: Gpu, layout: Layout, step: StepSize) -> 
     low, high = low + active / 2, high + 1.25 * active + logits + graphs
     for extra in _extras(gpu, layout):
         low, high = low + extra[0] * GIB, high + extra[1] * GIB
+    if layout.num_gpus >= 4 and spec.is_moe:
+        high += FP8_GROUP_SHARE * fp8_block_bytes
     return round(low), round(high)
 
 

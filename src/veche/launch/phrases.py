@@ -179,8 +179,8 @@ PHRASES: dict[str, Phrase] = {
         "ru": "нужно {utilization:g} карты: больше её никто не должен занимать",
     },
     "learned": {
-        "en": "the overhead is this machine's own, learned from {count} start-up logs",
-        "ru": "накладные расходы — этой машины, выучены из {count} журналов запуска",
+        "en": "the overhead is this machine's own, learned from its start-up logs",
+        "ru": "накладные расходы — этой машины, выучены из её журналов запуска",
     },
     # recommendation
     "recommended_best": {

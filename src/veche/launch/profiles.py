@@ -15,7 +15,7 @@ from veche.launch.memory import Memory, memory_of
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.recommend import mark_recommended
-from veche.launch.speed import Workload, decode_band, prefill_band, step_seconds
+from veche.launch.speed import Band, Workload, decode_band, prefill_band, step_seconds
 from veche.launch.support import (
     DEFAULT_QUANTIZATIONS,
     KV_DTYPES,
@@ -101,11 +101,13 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
 
 def profile_of(case: Case, wish: Wish) -> Profile:
     """Compute everything about one case."""
-    memory = memory_of(case, correction_bytes=(wish.corrections or {}).get(case.engine))
+    memory = memory_of(case, span=(wish.spans or {}).get(case.engine))
     fit = fit_of(case, memory, wish.context_tokens, wish.language)
     served = replace(case, context_tokens=fit.served_tokens)
     command = command_for(served, language=wish.language)
     notes = command.notes
+    if case.engine in (wish.spans or {}):
+        notes = (*notes, phrase("learned", wish.language))
     if blocked := obstacle(case):
         fit = replace(fit, fits=False, reason=phrase(blocked, wish.language, **facts_of(case)))
     elif case.utilization > UTILIZATION[case.engine][0] and wish.utilization is None:
@@ -180,8 +182,7 @@ def _assembled(
 ) -> Profile:
     layout, spec = case.layout, case.spec
     per_replica = -(-case.sessions // layout.data_parallel)
-    short = min(SPEED_CONTEXT_TOKENS, case.context_tokens)
-    decode = decode_band(_seconds(case, per_replica, short))
+    decode = decode_tokens_per_s(case)
     return Profile(
         engine=case.engine,
         gpu=case.gpu.name,
@@ -218,6 +219,13 @@ def _assembled(
         notes=notes,
         case=case,
     )
+
+
+def decode_tokens_per_s(case: Case) -> Band:
+    """Return tokens a second of each session behind a short context."""
+    per_replica = -(-case.sessions // case.layout.data_parallel)
+    short = min(SPEED_CONTEXT_TOKENS, case.context_tokens)
+    return decode_band(_seconds(case, per_replica, short))
 
 
 def _seconds(case: Case, sessions: int, context_tokens: int) -> float:

@@ -19,8 +19,8 @@ Band = tuple[float, float]
 
 BANDWIDTH_EFFICIENCY = 0.8
 """Share of the memory's bandwidth that decode kernels reach."""
-COMPUTE_EFFICIENCY = 0.35
-"""Share of dense throughput that a large decode batch reaches."""
+COMPUTE_EFFICIENCY = 0.25
+"""Share of dense bf16 throughput that a large decode batch of a small-expert model reaches."""
 PREFILL_EFFICIENCY = (0.06, 0.35)
 """The same for one prompt: small experts leave tensor cores idle."""
 BAND_RATIO = 1.95
@@ -46,11 +46,13 @@ class Workload:
         sessions: sequences that decode together on one replica.
         context_tokens: behind each of them.
         shared_tokens: of these, the part that is one common prefix and read once (a trunk).
+        prefill_tokens: of new prompts that are read in the same step.
     """
 
     sessions: int = 1
     context_tokens: int = 1024
     shared_tokens: int = 0
+    prefill_tokens: int = 0
 
 
 def distinct_experts(spec: ModelSpec, tokens: int) -> float:
@@ -61,21 +63,27 @@ def distinct_experts(spec: ModelSpec, tokens: int) -> float:
     return spec.num_experts * (1 - (1 - share) ** tokens)
 
 
-def bytes_per_step(
-    spec: ModelSpec, quantization_name: str, kv_dtype: str, layout: Layout, work: Workload
+def weight_bytes_per_step(
+    spec: ModelSpec, quantization_name: str, layout: Layout, work: Workload
 ) -> float:
-    """Return the bytes that one card reads to decode one token of every session."""
+    """Return the bytes of weights that one card reads in one step.
+
+    Everything but the input embedding (a look-up) and the experts that no token was sent to.
+    """
     weights = weights_by_kind(spec, quantization_name)
-    share = distinct_experts(spec, work.sessions) / spec.num_experts if spec.is_moe else 0.0
+    tokens = work.sessions + work.prefill_tokens
+    share = distinct_experts(spec, tokens) / spec.num_experts if spec.is_moe else 0.0
     experts = sum(size for kind, size in weights.items() if kind in EXPERT_KINDS)
-    head = 0 if not spec.tie_word_embeddings else weights[Kind.EMBEDDING]
-    rest = sum(weights.values()) - experts - weights[Kind.EMBEDDING] + head
+    looked_up = 0 if spec.tie_word_embeddings else weights[Kind.EMBEDDING]
+    rest = sum(weights.values()) - experts - looked_up
+    return rest / layout.tensor_parallel + experts * share / layout.expert_ranks
+
+
+def kv_bytes_per_step(spec: ModelSpec, kv_dtype: str, layout: Layout, work: Workload) -> float:
+    """Return the bytes of keys and values that one card reads in one step."""
     own = work.context_tokens - work.shared_tokens
-    cached = work.sessions * own + work.shared_tokens
     per_token = kv_bytes_per_token(spec, kv_dtype, tensor_parallel=layout.tensor_parallel)
-    return (
-        rest / layout.tensor_parallel + experts * share / layout.expert_ranks + (cached * per_token)
-    )
+    return (work.sessions * own + work.shared_tokens) * per_token
 
 
 def step_seconds(
@@ -90,18 +98,21 @@ def step_seconds(
 ) -> float:
     """Return the time of one decode step, in the middle of its band.
 
-    t = max(bytes / (0.8 · bandwidth), 2 · active · B / (0.35 · FLOPS)) + layers · τ.
+    t = KV / (0.8 · bandwidth) + max(weights / (0.8 · bandwidth), 2 · active · tokens / (0.25 ·
+    FLOPS)) + layers · τ: attention reads the cache, then matrices are read or multiplied with.
     """
-    size = bytes_per_step(spec, quantization_name, kv_dtype, layout, work)
-    reading = size / (BANDWIDTH_EFFICIENCY * gpu.bandwidth_gb_s * 1e9)
-    flops = 2 * active_parameters(spec) * work.sessions / layout.tensor_parallel
+    bandwidth = BANDWIDTH_EFFICIENCY * gpu.bandwidth_gb_s * 1e9
+    caching = kv_bytes_per_step(spec, kv_dtype, layout, work) / bandwidth
+    reading = weight_bytes_per_step(spec, quantization_name, layout, work) / bandwidth
+    tokens = work.sessions + work.prefill_tokens
+    flops = 2 * active_parameters(spec) * tokens / layout.tensor_parallel
     computing = flops / (COMPUTE_EFFICIENCY * _flops(gpu, "bf16"))
     with_experts, dense = LAYER_SECONDS[engine]
     layer = with_experts if spec.is_moe else dense
     if gpu.is_nvidia and gpu.sm < 89:
         layer *= OLD_CARD_FACTOR
     hops = (layout.pipeline_parallel - 1) * NODE_SECONDS
-    return max(reading, computing) + spec.num_hidden_layers * layer + hops
+    return caching + max(reading, computing) + spec.num_hidden_layers * layer + hops
 
 
 def decode_band(seconds: float) -> Band:

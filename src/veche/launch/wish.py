@@ -10,7 +10,8 @@ from veche.launch.case import ENGINES, EngineName
 from veche.launch.gpus import Gpu, find_gpu
 from veche.launch.kv_cache import kv_dtype
 from veche.launch.layout import Layout
-from veche.launch.overhead import Interval, StepSize
+from veche.launch.memory import Span
+from veche.launch.overhead import StepSize
 from veche.launch.quantization import quantization
 
 
@@ -32,7 +33,7 @@ class Wish:
         step: the largest step that the engine prepares for.
         layout: how the cards share the model.
         engine_versions: installed version by engine.
-        corrections: overhead learned from this machine's logs, by engine.
+        spans: what this machine's logs have left of the overhead's interval, by engine.
         language: of reasons and notes.
     """
 
@@ -49,7 +50,7 @@ class Wish:
     step: StepSize | None = None
     layout: Layout | None = None
     engine_versions: Mapping[str, str] | None = None
-    corrections: Mapping[str, Interval] | None = None
+    spans: Mapping[str, Span] | None = None
     language: Language = "en"
 
 
