@@ -115,6 +115,7 @@ def deliberate(
             settings=council.settings,
             transcript=log,
             observer=council.observer,
+            language=language,
             on_token=on_token,
         )
         try:
@@ -226,7 +227,7 @@ class _Council:
         turns = [
             Turn(
                 voice=self._objector,
-                instruction=prompts.objection_task(letter, self._language),
+                instruction=prompts.objection_task(letter, text, self._language),
                 target=letter,
             )
             for letter, text in drafts.items()
@@ -268,7 +269,10 @@ class _Council:
             Turn(
                 voice=self._drafters[index],
                 instruction=prompts.revision_task(
-                    self._persona(self._drafters[index]), letters[index], self._language
+                    self._persona(self._drafters[index]),
+                    letters[index],
+                    texts[index],
+                    self._language,
                 ),
             )
             for index in held

@@ -1,12 +1,20 @@
-"""Which objections hold: they quote the draft, and they say something else than it does."""
+"""Which objections hold: they find a fault, and they name it in the draft's words."""
 
 import re
 
 from veche.council.agreement import content_words
 
-_NEW_WORDS = 2
 _NO_FAULT = re.compile(
-    r"\bno (?:faults?|errors?|mistakes?)\b|\bошиб\w+ нет\b|\bнет ошиб|не содержит ошиб",
+    r"\b(?:no|not an?y?|without) (?:faults?|errors?|mistakes?)\b|\b(?:not|nothing|isn't) (?:is )?"
+    r"(?:wrong|incorrect|false)\b|\bошиб\w+ нет\b|\b(?:нет|без) ошиб"
+    r"|\bне (?:содержит ошиб|ошиб|невер)",
+    re.IGNORECASE,
+)
+_BLAME = re.compile(
+    r"\b(?:not|wrong\w*|incorrect\w*|inaccurate\w*|false\w*|errors?|mistakes?|mistaken|faulty?"
+    r"|should|instead|rather|but|however|ignores?|misses|missing|contradicts?|lacks?)\b|n['’]t\b"
+    r"|\b(?:не|нет|невер\w*|ошиб\w*|неправ\w*|неточ\w*|ложн\w*|должн\w*|следует|вместо|но|а не"
+    r"|однако|противореч\w*|упуск\w*)\b",
     re.IGNORECASE,
 )
 
@@ -15,11 +23,10 @@ def holds(objection: str, draft: str) -> bool:
     """Return whether an objection names something checkable in the draft.
 
     It must not be empty, nor say that there is no fault; it must share a content word with the
-    draft ("could be better" could be said of anything); and it must say something that the draft
-    does not say, since a mere quotation or praise corrects nothing. Whether it is *true*, no rule
-    can tell: that is left to the voice that revises.
+    draft ("could be better" could be said of anything); and it must say that something is wrong,
+    since a mere quotation or praise corrects nothing. Whether it is *true*, no rule can tell: that
+    is left to the voice that revises.
     """
-    if _NO_FAULT.search(objection):
+    if _NO_FAULT.search(objection) or not _BLAME.search(objection):
         return False
-    said, drafted = content_words(objection), content_words(draft)
-    return bool(said & drafted) and len(said - drafted) >= _NEW_WORDS
+    return bool(content_words(objection) & content_words(draft))

@@ -3,6 +3,7 @@
 Short on purpose: a model of 135 M parameters must be able to follow them.
 """
 
+import re
 from collections.abc import Sequence
 
 from veche.core.language import Language, Phrase
@@ -20,24 +21,26 @@ _DRAFTS_TITLE: Phrase = {"en": "Draft answers:", "ru": "Черновики от�
 _DRAFT_LABEL: Phrase = {"en": "Draft {letter}", "ru": "Черновик {letter}"}
 _OBJECT: Phrase = {
     "en": (
-        "Check draft {letter}. If one of its claims is wrong, quote the claim and say what is "
-        "right, in one sentence. If it has no error, say: No fault."
+        'Draft {letter} says: "{draft}" Is this correct? If not, say in one sentence which claim '
+        "is wrong and why. If it is, say: No fault."
     ),
     "ru": (
-        "Проверь черновик {letter}. Если в нём есть неверное утверждение, процитируй его и скажи, "
-        "как верно, одним предложением. Если ошибок нет, скажи: Ошибок нет."
+        "Черновик {letter} говорит: «{draft}» Верно ли это? Если нет, скажи одним предложением, "
+        "какое утверждение неверно и почему. Если да, скажи: Ошибок нет."
     ),
 }
 _OBJECTIONS_TITLE: Phrase = {"en": "Objections:", "ru": "Возражения:"}
 _OBJECTION_LABEL: Phrase = {"en": "To draft {letter}", "ru": "К черновику {letter}"}
 _REVISE: Phrase = {
     "en": (
-        "{persona} Draft {letter} is yours. If the objection to it is right, correct the draft; "
-        "if not, repeat it. Write only the answer, in one to three sentences."
+        '{persona} Your draft was: "{draft}" If the objection to draft {letter} is right, correct '
+        "your answer; if not, keep it. Write only your answer to the question, in one to three "
+        "sentences."
     ),
     "ru": (
-        "{persona} Черновик {letter} твой. Если возражение к нему верно, исправь черновик; если "
-        "нет, повтори его. Напиши только ответ, одним-тремя предложениями."
+        "{persona} Твой черновик: «{draft}» Если возражение к черновику {letter} верно, исправь "
+        "свой ответ; если нет, оставь его. Напиши только ответ на вопрос, одним-тремя "
+        "предложениями."
     ),
 }
 _REVISIONS_TITLE: Phrase = {"en": "Revised drafts:", "ru": "Исправленные черновики:"}
@@ -51,16 +54,34 @@ _NONE_AGREE: Phrase = {
 }
 _SYNTHESISE: Phrase = {
     "en": (
-        "{persona} Using the drafts and the objections that are right, write the final answer to "
-        "the question: {question} Do not mention the drafts. If a draft that disagrees may be "
-        "right, say so in one sentence."
+        "{persona} Weigh the drafts and the objections, which may be wrong. Answer the question "
+        "yourself, in one to three sentences. If a draft that disagrees may be right, say so. "
+        "Question: {question}"
     ),
     "ru": (
-        "{persona} По черновикам и верным возражениям напиши окончательный ответ на вопрос: "
-        "{question} Не упоминай черновики. Если несогласный черновик может быть прав, скажи об "
-        "этом одним предложением."
+        "{persona} Взвесь черновики и возражения, которые могут быть неверны. Ответь на вопрос "
+        "сам, одним-тремя предложениями. Если несогласный черновик может быть прав, скажи об этом. "
+        "Вопрос: {question}"
     ),
 }
+_LABEL = re.compile(
+    r"^(?:(?:to |revised )?draft|answer|question|к? ?черновик\w*|ответ|вопрос)(?: [A-Z])?: *",
+    re.IGNORECASE,
+)
+_STOP: dict[Language, tuple[str, ...]] = {
+    "en": ("\nDraft ", "\nTo draft ", "\nRevised drafts", "\nObjections:", "\nQuestion:"),
+    "ru": ("\nЧерновик ", "\nК черновику ", "\nИсправленные", "\nВозражения:", "\nВопрос:"),
+}
+
+
+def stop_texts(language: Language) -> tuple[str, ...]:
+    """Return the labels of our own layout: a voice that writes one has begun to imitate it."""
+    return _STOP[language]
+
+
+def without_label(text: str) -> str:
+    """Strip blanks, and a label of our layout that a voice put before its answer."""
+    return _LABEL.sub("", text.strip()).strip()
 
 
 def system(language: Language) -> str:
@@ -78,14 +99,14 @@ def draft_task(persona: str, language: Language) -> str:
     return _task(_DRAFT[language].format(persona=persona))
 
 
-def objection_task(letter: str, language: Language) -> str:
+def objection_task(letter: str, draft: str, language: Language) -> str:
     """Ask the objector about one draft."""
-    return _task(_OBJECT[language].format(letter=letter))
+    return _task(_OBJECT[language].format(letter=letter, draft=draft))
 
 
-def revision_task(persona: str, letter: str, language: Language) -> str:
+def revision_task(persona: str, letter: str, draft: str, language: Language) -> str:
     """Ask a voice to look at its own draft again."""
-    return _task(_REVISE[language].format(persona=persona, letter=letter))
+    return _task(_REVISE[language].format(persona=persona, letter=letter, draft=draft))
 
 
 def synthesis_task(persona: str, text: str, language: Language) -> str:

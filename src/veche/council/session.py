@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from veche.core.language import Language
+from veche.council import prompts
 from veche.council.agreement import agreement_matrix
 from veche.council.observer import measure
 from veche.council.settings import CouncilSettings
@@ -60,6 +62,7 @@ class Session:
         settings: CouncilSettings,
         transcript: Transcript,
         observer: Voice | None,
+        language: Language,
         on_token: OnToken | None,
     ) -> None:
         self.engine = engine
@@ -68,6 +71,7 @@ class Session:
         self._settings = settings
         self._transcript = transcript
         self._observer = observer
+        self._stop = prompts.stop_texts(language)
         self._on_token = on_token
         self._trunk: Trunk | None = None
         self._num_turns = 0
@@ -129,7 +133,7 @@ class Session:
             said.setdefault(turn.voice.name, []).append(result)
             self._note_routing(turn.voice.name, result.routing)
             self._write(name, turn, result, judge)
-        texts = [result.text.strip() for result in results]
+        texts = [prompts.without_label(result.text) for result in results]
         if self._observer is not None:
             matrix = agreement_matrix(texts) if judge is None and len(texts) > 1 else None
             signals = measure(said, matrix)
@@ -145,7 +149,7 @@ class Session:
             raise ContextFullError
 
     def _write(self, step: str, turn: Turn, result: BranchResult, judge: Judge | None) -> None:
-        text = result.text.strip()
+        text = prompts.without_label(result.text)
         self._transcript.append(
             "TEXT_MESSAGE_CONTENT",
             turn.voice.name,
@@ -166,6 +170,7 @@ class Session:
             top_p=self._settings.top_p,
             repetition_penalty=self._settings.repetition_penalty,
             seed=self._settings.seed * 1000 + self._num_turns,
+            stop=self._stop,
         )
         self._num_turns += 1
         return Branch(voice=turn.label, instruction=turn.instruction, sampling=sampling)

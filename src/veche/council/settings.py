@@ -25,8 +25,8 @@ class CouncilSettings:
     max_tokens_per_voice: int = 160
     max_tokens_per_run: int | None = None
     agreement_threshold: float = 0.6
-    repetition_penalty: float = 1.1
-    top_p: float = 0.95
+    repetition_penalty: float = 1.05
+    top_p: float = 0.9
     seed: int = 0
     early_stop: bool = True
 

@@ -38,24 +38,24 @@ PROPOSER = Voice(
     kind="drafter",
     titles={"en": "Proposer", "ru": "Предлагающий"},
     prompts={"en": "Be direct and concrete.", "ru": "Говори прямо и конкретно."},
-    temperature=0.7,
+    temperature=0.5,
 )
 # Greedy: one draft is always the model's own best guess, whatever the others sample.
 LOGICIAN = Voice(
     name="logician",
     kind="drafter",
     titles={"en": "Logician", "ru": "Логик"},
-    prompts={"en": "Think step by step.", "ru": "Рассуждай по шагам."},
+    prompts={"en": "Explain your reasoning.", "ru": "Объясни своё рассуждение."},
 )
 OBJECTOR = Voice(
     name="objector",
     kind="objector",
     titles={"en": "Objector", "ru": "Возражающий"},
     prompts={
-        "en": "Be careful: the obvious answer may be wrong.",
-        "ru": "Будь осторожен: очевидный ответ может быть неверным.",
+        "en": "Be careful and exact.",
+        "ru": "Будь внимателен и точен.",
     },
-    temperature=0.7,
+    temperature=0.5,
 )
 SYNTHESISER = Voice(
     name="synthesiser",

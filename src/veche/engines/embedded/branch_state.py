@@ -1,5 +1,4 @@
 """One branch while it is being decoded."""
-# ruff: noqa: N803 - shape suffixes
 
 from collections.abc import Callable, Sequence
 

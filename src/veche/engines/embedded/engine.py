@@ -2,7 +2,6 @@
 
 Shapes: B branches, S suffix tokens after padding, T trunk tokens, V vocabulary.
 """
-# ruff: noqa: N803, N806 - shape suffixes
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

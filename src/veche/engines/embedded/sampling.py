@@ -1,5 +1,4 @@
 """Pick the next token of one branch: V vocabulary, B branches."""
-# ruff: noqa: N803, N806 - shape suffixes
 
 from collections.abc import Collection
 
