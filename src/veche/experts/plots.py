@@ -1,6 +1,7 @@
 """Draw which experts spoke: a heatmap a voice, and how much voices share."""
 
 import math
+import textwrap
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,8 @@ from veche.core.errors import InputError, MissingExtraError
 from veche.core.files import atomic_writer
 from veche.core.language import Language, Phrase
 from veche.engines.protocol import Routing
-from veche.experts.metrics import expert_counts, load, overlap, self_overlap
+from veche.experts.metrics import expert_counts, load
+from veche.experts.summary import overlap_matrix
 
 _DPI = 130
 _WIDTH_INCHES = 12.0
@@ -77,20 +79,6 @@ def plot_routing(
         file.write(picture)
 
 
-def overlap_matrix(routing: Mapping[str, Routing]) -> NDArray[np.float64]:
-    """Return the overlap of every pair of voices; a voice with itself over different tokens."""
-    routed = list(routing.values())
-    matrix = np.empty((len(routed), len(routed)))
-    for row, first in enumerate(routed):
-        for column, second in enumerate(routed):
-            matrix[row, column] = (
-                self_overlap(first.expert_ids, first.num_experts)
-                if row == column
-                else overlap(first.expert_ids, second.expert_ids, first.num_experts)
-            )
-    return matrix
-
-
 def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> bytes:
     figure_class = _figure_class()
     num_panels = len(routing) + 1
@@ -145,9 +133,11 @@ def _heatmaps(
 def _matrix(
     axis: Any, matrix: NDArray[np.float64], names: list[str], null: float, language: Language
 ) -> None:
-    low = min(null, float(np.nanmin(matrix))) if not np.isnan(matrix).all() else null
-    high = float(np.nanmax(matrix)) if not np.isnan(matrix).all() else 1.0
-    axis.imshow(matrix, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6))
+    known = matrix[~np.isnan(matrix)]
+    low = min([null, *known])
+    # At least a tenth: a difference of a few per cent must not look like day and night.
+    high = max([low + 0.1, *known])
+    axis.imshow(matrix, cmap="cividis", vmin=low, vmax=high)
     labels = [_short(name) for name in names]
     axis.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axis.set_yticks(range(len(labels)), labels)
@@ -167,8 +157,6 @@ def _matrix(
 
 
 def _wrapped(text: str, width: int = 120) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width))
 
 
