@@ -190,8 +190,8 @@ PHRASES: dict[str, Phrase] = {
         "держат {context} токенов × {sessions} на {cards}, {slow}–{fast} токенов в секунду",
     },
     "nearest_other_types": {
-        "en": "the nearest that fits: {quantization} weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: веса {quantization}, KV-кэш {kv_dtype}",
+        "en": "the nearest that fits: {engine}, {quantization} weights, {kv_dtype} KV cache",
+        "ru": "ближайшее, что помещается: {engine}, веса {quantization}, KV-кэш {kv_dtype}",
     },
     "nearest_more_cards": {
         "en": "the nearest that fits: {cards}, {quantization} weights, {kv_dtype} KV cache",
@@ -202,6 +202,19 @@ PHRASES: dict[str, Phrase] = {
         "weights, {kv_dtype} KV cache",
         "ru": "ближайшее, что помещается: {context} токенов × {sessions} на {cards}, веса "
         "{quantization}, KV-кэш {kv_dtype}",
+    },
+    # emitted files
+    "file_title": {
+        "en": "{engine} on {cards}, written by {program}",
+        "ru": "{engine} на {cards}, написано {program}",
+    },
+    "ray_head": {
+        "en": "The first of {nodes} machines; run ray-worker.sh on each of the others.",
+        "ru": "Первая из {nodes} машин; на каждой из остальных запустите ray-worker.sh.",
+    },
+    "ray_worker": {
+        "en": "Every machine but the first: joins the address of the first one.",
+        "ru": "Каждая машина, кроме первой: присоединяется к адресу первой.",
     },
     "nothing_fits": {
         "en": "nothing in the catalogue's reach fits this model",

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from veche.checkpoint.spec import ModelSpec
+from veche.core.errors import InputError
 from veche.core.language import Language
 from veche.launch.case import ENGINES, Case, EngineName, position_limit
 from veche.launch.command import command_for, facts_of
@@ -90,12 +91,22 @@ def profiles_for(
 
 
 def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
-    """Return the profiles that a checked wish asks for."""
+    """Return the profiles that a checked wish asks for.
+
+    Raises:
+        InputError: no engine has what was asked for.
+    """
     profiles = [
         _best_utilization(spec, wish, engine, quantization, kv)
         for engine in wish.engines
         for quantization, kv in _choices(wish, engine)
     ]
+    if not profiles:
+        raise InputError(
+            f"none of {', '.join(wish.engines)} runs {', '.join(wish.quantizations or ())} weights"
+            + (f" with a {' or '.join(wish.kv_dtypes)} KV cache" if wish.kv_dtypes else ""),
+            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not",
+        )
     return mark_recommended(profiles, wish.language)
 
 

@@ -1,0 +1,80 @@
+"""What comes nearest when the profile that was asked for does not fit."""
+
+from dataclasses import dataclass, replace
+
+from veche.checkpoint.spec import ModelSpec
+from veche.core.language import Language
+from veche.launch.case import EngineName
+from veche.launch.phrases import phrase
+from veche.launch.profile import Profile
+from veche.launch.profiles import profiles_of
+from veche.launch.recommend import best_of
+from veche.launch.wish import Wish
+
+MORE_CARDS = (2, 4, 8)
+FALLBACKS: dict[EngineName, tuple[str, ...]] = {
+    "vllm": ("bf16", "fp8-block", "int8", "awq-int4"),
+    "sglang": ("bf16", "fp8-block", "int8", "awq-int4"),
+    "llama.cpp": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
+    "transformers": ("bf16",),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """A profile that fits, and what it changes of the wish."""
+
+    profile: Profile
+    reason: str
+
+
+def alternatives(spec: ModelSpec, wish: Wish) -> list[Alternative]:
+    """Return what fits instead, the nearest first: other data types, less context, more cards.
+
+    Empty if nothing in reach fits.
+    """
+    language = wish.language
+    found = []
+    if chosen := best_of(_with_other_types(spec, wish)):
+        found.append(_told("nearest_other_types", chosen, language))
+    if chosen := best_of(_with_less_context(spec, wish)):
+        found.append(_told("nearest_shorter", chosen, language))
+    for cards in MORE_CARDS:
+        if cards > wish.num_gpus and (
+            chosen := best_of(profiles_of(spec, replace(wish, num_gpus=cards, layout=None)))
+        ):
+            found.append(_told("nearest_more_cards", chosen, language))
+            break
+    return found
+
+
+def _with_other_types(spec: ModelSpec, wish: Wish) -> list[Profile]:
+    return [
+        profile
+        for engine in wish.engines
+        for profile in profiles_of(
+            spec,
+            replace(wish, engines=(engine,), quantizations=FALLBACKS[engine], kv_dtypes=None),
+        )
+    ]
+
+
+def _with_less_context(spec: ModelSpec, wish: Wish) -> list[Profile]:
+    """Keep the data types, and serve what the lowest estimate surely holds."""
+    profiles = profiles_of(spec, replace(wish, context_tokens=None))
+    longest = max((profile.max_context_tokens for profile in profiles if profile.fits), default=0)
+    return [profile for profile in profiles if profile.max_context_tokens == longest]
+
+
+def _told(key: str, profile: Profile, language: Language) -> Alternative:
+    reason = phrase(
+        key,
+        language,
+        quantization=profile.quantization,
+        kv_dtype=profile.kv_dtype,
+        context=profile.context_tokens,
+        sessions=profile.num_sessions,
+        cards=f"{profile.num_gpus} × {profile.gpu}",
+        engine=profile.engine,
+    )
+    return Alternative(profile=profile, reason=reason)

@@ -1,0 +1,152 @@
+"""Emitted files: what a shell, Compose and systemd make of them is the profile's own command."""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.launch.models import STOCK, WANTED
+
+from veche.core.errors import OutputError
+from veche.launch.compose_file import compose_file
+from veche.launch.emit import files_for, write_files
+from veche.launch.profiles import profiles_for
+from veche.launch.recommend import recommended
+from veche.launch.shell_script import shell_script
+from veche.launch.systemd_unit import systemd_unit
+
+ENGINES = ["vllm", "sglang", "llama.cpp", "transformers"]
+NASTY = 'owner/it\'s a "model" $HOME `id` %i $(id) \\ #'
+
+
+def profile_for(engine, model="owner/model", **more):
+    profiles = profiles_for(
+        WANTED, gpu="rtx-pro-6000", engines=[engine], model_path=model, context_tokens=32768, **more
+    )
+    return recommended(profiles)
+
+
+def argv_that_bash_sees(script, tmp_path):
+    """Run a script with a stand-in for the engine that prints its arguments as JSON."""
+    program = script.rstrip().splitlines()[-1].split()[1]
+    stand_in = tmp_path / program
+    stand_in.write_text(
+        '#!/bin/sh\nprintf "%s\\0" "$@" > "$ARGUMENTS"\n'
+        'printf "%s" "$VLLM_USE_DEEP_GEMM" > "$ENV"\n'
+    )
+    stand_in.chmod(0o755)
+    path = tmp_path / "start.sh"
+    path.write_text(script)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "ARGUMENTS": str(tmp_path / "arguments"),
+        "ENV": str(tmp_path / "env"),
+    }
+    subprocess.run(["bash", str(path)], env=environment, check=True, timeout=20)
+    words = (tmp_path / "arguments").read_text().split("\0")[:-1]
+    return (program, *words), (tmp_path / "env").read_text()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_bash_sees_the_profiles_own_words(engine, tmp_path):
+    profile = profile_for(engine, NASTY)
+    assert argv_that_bash_sees(shell_script(profile), tmp_path)[0] == profile.command
+
+
+def test_the_environment_is_exported_and_explained(tmp_path):
+    (profile,) = profiles_for(
+        STOCK, gpu="rtx-pro-6000", engines=["vllm"], quantizations=["fp8"], kv_dtypes=["bf16"]
+    )
+    script = shell_script(profile)
+    assert argv_that_bash_sees(script, tmp_path)[1] == "0"
+    assert "DeepGEMM" in script
+
+
+@settings(max_examples=25)
+@given(model=st.text(st.characters(codec="utf-8", exclude_characters="\0\r\n"), min_size=1))
+def test_compose_reads_back_the_profiles_own_words(model):
+    profile = profile_for("vllm", "owner/" + model)
+    service = yaml.safe_load(compose_file(profile))["services"]["model"]
+    words = [word.replace("$$", "$") for word in service["command"]]
+    assert (*service["entrypoint"], *words[:-2]) == profile.command
+    assert service["ports"] == ["127.0.0.1:8000:8000"]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llama.cpp"])
+def test_a_local_model_is_mounted_read_only(engine, tmp_path):
+    model = tmp_path / "my model"
+    model.write_text("")
+    service = yaml.safe_load(compose_file(profile_for(engine, str(model))))["services"]["model"]
+    (volume,) = service["volumes"]
+    assert volume.endswith(":ro")
+    assert "/models/my model" in service["command"]
+    devices = service["deploy"]["resources"]["reservations"]["devices"]
+    assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+def test_systemd_reads_back_the_profiles_own_words():
+    profile = profile_for("vllm", NASTY)
+    (line,) = [s for s in systemd_unit(profile).splitlines() if s.startswith("ExecStart=")]
+    words = _systemd_words(line.removeprefix("ExecStart=/usr/bin/env "))
+    assert tuple(words) == profile.command
+
+
+def test_several_machines_get_ray(tmp_path):
+    profile = recommended(
+        profiles_for(WANTED, gpu="l40s", num_gpus=2, num_nodes=2, engines=["vllm"])
+    )
+    files = files_for(profile)
+    assert set(files) == {"ray-head.sh", "ray-worker.sh"}
+    assert "--pipeline-parallel-size 2" in files["ray-head.sh"]
+    assert "--num-gpus=2" in files["ray-worker.sh"]
+    for text in files.values():
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_files_are_written_once_and_never_over_others(engine, tmp_path):
+    profile = profile_for(engine)
+    written = write_files(profile, tmp_path / "out")
+    assert all(path.exists() for path in written)
+    scripts = [path for path in written if path.suffix == ".sh"]
+    assert all(os.access(path, os.X_OK) for path in scripts)
+    assert json.loads((tmp_path / "out/profile.json").read_text())["engine"] == engine
+    with pytest.raises(OutputError):
+        write_files(profile, tmp_path / "out")
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_shellcheck_finds_nothing(engine):
+    plain, nasty = (shell_script(profile_for(engine, name)) for name in ("./out", NASTY))
+    subprocess.run(["shellcheck", "-"], input=plain, text=True, check=True)
+    command = ["shellcheck", "--severity=warning", "-"]  # its info: "$ in single quotes"
+    subprocess.run(command, input=nasty, text=True, check=True)
+
+
+def test_a_line_break_in_a_note_cannot_become_a_command():
+    profile = replace(profile_for("vllm"), notes=("first\nrm -rf /",))
+    assert "\n# rm -rf /" in shell_script(profile)
+    assert "\nrm -rf /" not in shell_script(profile)
+
+
+def _systemd_words(line):
+    """A small reading of systemd.syntax: double quotes, backslashes, %% and $$."""
+    words, word, is_quoted, index = [], "", False, 0
+    while index < len(line):
+        char = line[index]
+        if char == "\\":
+            word, index = word + line[index + 1], index + 1
+        elif char == '"':
+            is_quoted = not is_quoted
+        elif char == " " and not is_quoted:
+            words, word = [*words, word], ""
+        else:
+            word += char
+        index += 1
+    return [w.replace("%%", "%").replace("$$", "$") for w in [*words, word]]
