@@ -1,5 +1,8 @@
 """Weights against the publishers' own files and against counting by hand."""
 
+from collections import Counter
+from dataclasses import replace
+
 import pytest
 from tests.launch.models import DENSE, GIB, MIXTRAL, STOCK, WANTED
 
@@ -69,3 +72,33 @@ def test_a_misspelt_quantisation_names_the_nearest():
     with pytest.raises(InputError) as caught:
         quantization("Q4_K_N")
     assert "Q4_K_M" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("sizes", "mib", "types"),
+    [
+        # TinyLlama 1.1B, Mistral 7B, Qwen3 8B: what llama.cpp prints of their Q4_K_M files
+        ((2048, 22, 32, 4, 64, 5632, 32000), 636.18, {"Q4_K": 135, "F32": 45, "Q6_K": 21}),
+        ((4096, 32, 32, 8, 128, 14336, 32000), 4165.37, {"Q4_K": 193, "F32": 65, "Q6_K": 33}),
+        ((4096, 36, 32, 8, 128, 12288, 151936), 4789.19, {"Q4_K": 217, "F32": 145, "Q6_K": 37}),
+    ],
+)
+def test_dense_files_agree_with_what_llama_cpp_prints_of_them(sizes, mib, types):
+    hidden, layers, heads, kv_heads, head_dim, width, vocab = sizes
+    spec = replace(
+        DENSE,
+        model_type="qwen3" if vocab == 151936 else "llama",
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate_size=width,
+        vocab_size=vocab,
+        tie_word_embeddings=False,
+    )
+    assert round(weight_bytes(spec, "Q4_K_M") / (1 << 20), 2) == mib
+    found: Counter[str] = Counter()
+    for matrix in matrices_of(spec):
+        found[gguf_type(matrix, spec, "Q4_K_M")] += matrix.count
+    assert found == types

@@ -9,6 +9,8 @@ from veche.launch.layout import Layout
 from veche.launch.overhead import StepSize
 
 EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
+Feature = Literal["routing", "lora"]
+"""The experts that each token went to, in the answer; adapters, loaded beside the model."""
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
 
 
@@ -29,6 +31,7 @@ class Case:
         sessions: sequences of that length at once.
         model_path: folder, GGUF file or hub id.
         engine_version: as in "0.28.0"; None where it is not known.
+        features: what the server must offer beside text.
     """
 
     engine: EngineName
@@ -43,6 +46,7 @@ class Case:
     sessions: int = 1
     model_path: str = "MODEL"
     engine_version: str | None = None
+    features: tuple[Feature, ...] = ()
 
     @property
     def version(self) -> tuple[int, ...] | None:

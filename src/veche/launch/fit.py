@@ -51,7 +51,7 @@ def fit_of(case: Case, memory: Memory, asked_tokens: int | None, language: Langu
     low, high = memory.kv_available_bytes
     possible = min(limit, tokens_in(low // per_replica, each))
     wanted = asked_tokens or SMALLEST_CONTEXT_TOKENS
-    served = asked_tokens or _rounded(possible)
+    served = asked_tokens or max(_rounded(possible), min(SMALLEST_CONTEXT_TOKENS, limit))
     needed = min(wanted, limit) * per_replica * each
     fits = possible >= min(wanted, limit) and wanted <= limit
     texts = {
@@ -73,7 +73,7 @@ def fit_of(case: Case, memory: Memory, asked_tokens: int | None, language: Langu
         max_context_tokens=possible,
         max_sessions=tokens_in(low, each) // max(1, min(served, limit)) * replicas,
         left_bytes=max(0, low - min(served, limit) * per_replica * each),
-        served_tokens=max(1, min(served, limit)),
+        served_tokens=min(served, limit),
     )
 
 

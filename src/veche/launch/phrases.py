@@ -133,7 +133,27 @@ PHRASES: dict[str, Phrase] = {
         "ru": "в config.json max_position_embeddings {length}, а rope достигает {factor:g} × "
         "{original} = {reach}: движки следуют второму",
     },
+    "return_routing": {
+        "en": "answers carry the experts that each token went to (vLLM from 0.21, SGLang)",
+        "ru": "в ответах — эксперты, к которым шёл каждый токен (vLLM с 0.21, SGLang)",
+    },
+    "serve_lora": {
+        "en": "roles' adapters are loaded beside the model (on experts: vLLM from 0.11.2)",
+        "ru": "адаптеры ролей загружаются рядом с моделью (на экспертах: vLLM с 0.11.2)",
+    },
     # why a profile does not run or fit
+    "no_routing_over_http": {
+        "en": "this server does not say which experts it used",
+        "ru": "этот сервер не сообщает, каких экспертов использовал",
+    },
+    "routing_too_old": {
+        "en": "vLLM says which experts it used from version 0.21",
+        "ru": "vLLM сообщает об экспертах с версии 0.21",
+    },
+    "lora_too_old": {
+        "en": "vLLM runs adapters on a mixture of experts from version 0.11.2",
+        "ru": "vLLM применяет адаптеры к смеси экспертов с версии 0.11.2",
+    },
     "card_too_old": {
         "en": "{gpu} has no kernels for {quantization} (they need compute capability 8.0)",
         "ru": "у {gpu} нет ядер для {quantization} (нужна compute capability 8.0)",

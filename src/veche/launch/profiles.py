@@ -179,6 +179,7 @@ def _case(
         step=replace(step, sequences=max(step.sequences, wish.num_sessions)),
         model_path=wish.model_path,
         engine_version=(wish.engine_versions or {}).get(engine),
+        features=wish.features,
     )
 
 

@@ -92,6 +92,28 @@ RULES: tuple[Rule, ...] = (
         flags=("--moe-runner-backend", "triton"),
     ),
     Rule(
+        name="return_routing",
+        engine="vllm",
+        since="0.21",
+        applies=lambda case: "routing" in case.features and case.spec.is_moe,
+        flags=("--enable-return-routed-experts",),
+    ),
+    Rule(
+        name="return_routing",
+        engine="sglang",
+        applies=lambda case: "routing" in case.features and case.spec.is_moe,
+        flags=("--enable-return-routed-experts",),
+    ),
+    *(
+        Rule(
+            name="serve_lora",
+            engine=engine,
+            applies=lambda case: "lora" in case.features,
+            flags=("--enable-lora",),
+        )
+        for engine in ("vllm", "sglang")
+    ),
+    Rule(
         name="expert_parallel",
         engine="vllm",
         applies=lambda case: case.layout.has_expert_parallel,

@@ -2,6 +2,7 @@
 
 from veche.launch.case import Case, EngineName
 from veche.launch.gpus import Gpu
+from veche.launch.layout import can_split_fp8_blocks, can_split_heads
 from veche.launch.overhead import StepSize
 from veche.launch.quantization import QUANTIZATIONS, Quantization
 
@@ -60,9 +61,24 @@ def can_run(engine: EngineName, quantization: str) -> bool:
 def obstacle(case: Case) -> str | None:
     """Return the phrase key of what keeps `case` from running on its card; None if nothing."""
     entry = QUANTIZATIONS[case.quantization]
+    if missing := _missing_feature(case):
+        return missing
     if case.engine == "llama.cpp":
         return None
     return _card_obstacle(entry, case.gpu) or _layout_obstacle(case)
+
+
+def _missing_feature(case: Case) -> str | None:
+    """Routing over HTTP: vLLM ≥ 0.21 and SGLang; adapters on experts: vLLM ≥ 0.11.2."""
+    if "routing" in case.features and case.engine in {"llama.cpp", "transformers"}:
+        return "no_routing_over_http"
+    if case.engine != "vllm" or not case.spec.is_moe:
+        return None
+    if "routing" in case.features and case.is_at_least("0.21") is False:
+        return "routing_too_old"
+    return (
+        "lora_too_old" if "lora" in case.features and case.is_at_least("0.11.2") is False else None
+    )
 
 
 def _card_obstacle(entry: Quantization, gpu: Gpu) -> str | None:
@@ -75,8 +91,6 @@ def _card_obstacle(entry: Quantization, gpu: Gpu) -> str | None:
 
 
 def _layout_obstacle(case: Case) -> str | None:
-    from veche.launch.layout import can_split_fp8_blocks, can_split_heads
-
     if not can_split_heads(case.spec, case.layout.tensor_parallel):
         return "heads_do_not_split"
     is_split = case.layout.tensor_parallel > 1 and not case.layout.has_expert_parallel

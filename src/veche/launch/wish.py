@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from veche.core.errors import InputError
 from veche.core.language import Language
-from veche.launch.case import ENGINES, EngineName
+from veche.launch.case import ENGINES, EngineName, Feature
 from veche.launch.gpus import Gpu, find_gpu
 from veche.launch.kv_cache import kv_dtype
 from veche.launch.layout import Layout
@@ -33,6 +33,7 @@ class Wish:
         step: the largest step that the engine prepares for.
         layout: how the cards share the model.
         engine_versions: installed version by engine.
+        features: what the server must offer beside text: routing, lora.
         spans: what this machine's logs have left of the overhead's interval, by engine.
         language: of reasons and notes.
     """
@@ -50,6 +51,7 @@ class Wish:
     step: StepSize | None = None
     layout: Layout | None = None
     engine_versions: Mapping[str, str] | None = None
+    features: tuple[Feature, ...] = ()
     spans: Mapping[str, Span] | None = None
     language: Language = "en"
 
