@@ -37,8 +37,10 @@ def test_vllm_parses_every_command():
         profile.command
         for spec in (STOCK, WANTED, MIXTRAL, DENSE)
         for gpu, cards, nodes in (("rtx-pro-6000", 1, 1), ("h100", 4, 1), ("l40s", 6, 2))
+        for features in ((), ("routing", "lora"))
         for profile in profiles_for(
             spec, gpu=gpu, num_gpus=cards, num_nodes=nodes, engines=["vllm"],
+            features=features,
             quantizations=["bf16", "fp8", "fp8-tensor", "int8", "awq", "gptq", "nvfp4", "mxfp4"],
         )
     ]  # fmt: skip
