@@ -128,3 +128,9 @@ def test_an_objection_with_a_fault_in_the_drafts_words_holds(objection):
 )
 def test_praise_quotation_and_vague_blame_do_not_hold(objection):
     assert not holds(objection, DRAFT)
+
+
+def test_a_copy_of_another_draft_is_no_objection():
+    other = "The capital should not be Lyon; the capital of France is Paris."
+    assert holds(other, DRAFT)
+    assert not holds(other, DRAFT, [DRAFT, other])

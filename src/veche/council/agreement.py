@@ -37,11 +37,16 @@ def agreement(first: str, second: str) -> float:
     answers = [final_answer(first), final_answer(second)]
     if answers[0] and answers[1]:
         return float(answers[0] == answers[1])
-    words = [content_words(first), content_words(second)]
-    if not words[0] or not words[1] or _contradict(first, second):
+    if _contradict(first, second):
         return 0.0
-    common = sum((words[0] & words[1]).values())
-    return 2 * common / (words[0].total() + words[1].total())
+    return overlap(content_words(first), content_words(second))
+
+
+def overlap(first: Counter[str], second: Counter[str]) -> float:
+    """Return F1 = 2·|A ∩ B| / (|A| + |B|) of two multisets; 0 when one is empty."""
+    if not first or not second:
+        return 0.0
+    return 2 * (first & second).total() / (first.total() + second.total())
 
 
 def agreement_matrix(texts: Sequence[str]) -> list[list[float]]:

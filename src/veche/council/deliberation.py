@@ -7,74 +7,23 @@ drafts with such a fault are revised; and one voice that sees everything writes 
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from veche.core.errors import InputError, VecheError
 from veche.core.language import Language
-from veche.council import prompts, readout
+from veche.council import prompts
 from veche.council.agreement import agreement_matrix, all_agree, largest_group, most_central
 from veche.council.objections import holds
+from veche.council.result import CouncilResult
 from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
 from veche.council.settings import CouncilSettings, turn_tokens
-from veche.council.transcript import Event, OnEvent, Transcript
+from veche.council.transcript import OnEvent, Transcript
 from veche.council.voices import Voice, default_voices
-from veche.engines.protocol import Capability, Engine, OnToken, Routing, require
+from veche.engines.protocol import Capability, Engine, OnToken, require
 
 _LABEL_TOKENS = 16
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CouncilResult:
-    """A finished run: its events, from which all the rest is computed, and its routing."""
-
-    events: tuple[Event, ...]
-    routing: dict[str, Routing]
-    language: Language
-
-    @property
-    def answer(self) -> str:
-        """The council's answer; empty when no voice said anything."""
-        return readout.answer_of(self.events) or ""
-
-    @property
-    def voices(self) -> list[dict[str, str]]:
-        """What each voice said last: [{name, text}]."""
-        return readout.voices_of(self.events, self.language)
-
-    @property
-    def usage(self) -> readout.Usage:
-        """What it cost, in tokens."""
-        return readout.usage_of(self.events)
-
-    @property
-    def bill(self) -> readout.Bill:
-        """What the same tokens buy as self-consistency."""
-        return readout.bill_of(self.events)
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether the drafts agreed."""
-        return readout.stopped_early_of(self.events)
-
-    @property
-    def observations(self) -> list[dict[str, Any]]:
-        """What the observer measured in each step."""
-        return readout.observations_of(self.events)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the JSON object of `veche ask --json`."""
-        return {
-            "answer": self.answer,
-            "voices": self.voices,
-            "usage": asdict(self.usage),
-            "stopped_early": self.stopped_early,
-            "bill": asdict(self.bill),
-            "observations": self.observations,
-            "messages": [asdict(message) for message in readout.messages_of(self.events)],
-        }
 
 
 def deliberate(
@@ -240,7 +189,7 @@ class _Council:
         }
 
         def judge(turn: Turn, text: str) -> dict[str, bool]:
-            return {"holds": holds(text, drafts[turn.target or ""])}
+            return {"holds": holds(text, drafts[turn.target or ""], texts)}
 
         said = session.step(
             "objections",

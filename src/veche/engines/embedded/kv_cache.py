@@ -78,7 +78,7 @@ def trunk_cache(num_layers: int, num_tokens: int) -> Cache:
 
 
 def forked(cache: Cache, num_branches: int, room: int) -> Cache:
-    """Copy a trunk's cache once, into one batch row a branch."""
+    """Copy a trunk's cache once, into one batch row a branch: N times the trunk's KV bytes."""
     return Cache(layers=[layer.fork(num_branches, room) for layer in cache.layers])
 
 
