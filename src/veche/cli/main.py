@@ -4,6 +4,7 @@ Command files import their libraries inside the function, so that `veche --help`
 """
 
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -20,7 +21,7 @@ from veche.cli.terminal import print_error, stderr
 from veche.cli.verify import verify
 from veche.core.errors import InputError, VecheError
 
-_USAGE_ERROR = typer.BadParameter.__base__ or typer.BadParameter
+_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, from click itself or from the copy that newer versions of typer carry."""
 _INTERRUPTED = 130
 
@@ -49,11 +50,14 @@ def _root(
     """Grow an open Mixture-of-Experts checkpoint, prove it, and let its voices deliberate."""
 
 
-for _command in (carve, plan, build, verify, launch, ask):
-    app.command()(_command)
-app.add_typer(experts, name="experts")
-for _command in (demo, doctor):
-    app.command()(_command)
+_COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
+    carve, plan, build, verify, launch, ask, experts, demo, doctor
+)  # fmt: skip
+for _command in _COMMANDS:
+    if isinstance(_command, typer.Typer):
+        app.add_typer(_command)
+    else:
+        app.command()(_command)
 
 
 def run() -> None:

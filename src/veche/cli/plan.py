@@ -129,9 +129,9 @@ def _show_fields(plan: "BuildPlan", say: Any) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(show_edge=False, pad_edge=False, expand=True)
-    for key, ratio in (("field", 3), ("base", 2), ("target", 2), ("effect", 2), ("reason", 7)):
-        table.add_column(say(f"col_{key}"), ratio=ratio, overflow="fold")
+    table = Table(show_edge=False, pad_edge=False, expand=True, show_lines=True)
+    table.add_column(say("col_field"), no_wrap=True)
+    table.add_column(say("col_effect"), ratio=1)
     rest = []
     for change in plan.fields:
         if change.effect == "unchanged":
@@ -140,12 +140,11 @@ def _show_fields(plan: "BuildPlan", say: Any) -> None:
         effect = say(f"effect_{change.effect}")
         if change.is_lossy:
             effect += f" ({say('lossy_mark')})"
-        cells = (change.name, _short(change.base), _short(change.target))
-        table.add_row(
-            *(Text(cell) for cell in cells),
-            Text(effect, style=_COLORS[change.effect]),
-            Text(change.reason),
-        )
+        values = f"{_short(change.base)} → {_short(change.target)}"
+        told = Text.assemble((effect, _COLORS[change.effect]), "\n", change.reason)
+        if change.wish:
+            told.append(f"\n“{change.wish}”", style="dim italic")
+        table.add_row(Text.assemble((change.name, "bold"), "\n", values), told)
     stdout.print(table)
     if rest:
         stdout.print(say("unchanged_rest", fields=", ".join(rest)), style="dim", markup=False)
@@ -177,4 +176,6 @@ def _show_costs(plan: "BuildPlan", say: Any) -> None:
 def _short(value: object) -> str:
     if isinstance(value, dict):
         return f"{value.get('rope_type')} x{value.get('factor'):g}"
+    if isinstance(value, float):
+        return f"{value:g}"
     return "-" if value is None else str(value)

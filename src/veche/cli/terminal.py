@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -45,7 +45,7 @@ def chosen_language(given: str | None) -> Language:
         raise InputError(
             f"veche does not speak {given!r}", hint=f"--lang takes: {', '.join(LANGUAGES)}"
         )
-    return cast("Language", given)
+    return given
 
 
 def print_json(value: Mapping[str, Any]) -> None:

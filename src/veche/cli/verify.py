@@ -28,8 +28,11 @@ def verify(
 ) -> None:
     """Measure a grown model: the exact part against the noise floor, the rest on text."""
     from veche.core.errors import VerificationError
+    from veche.core.extras import require_extra
     from veche.core.files import read_text, write_json
     from veche.planning.plan import read_plan
+
+    require_extra("model")
     from veche.surgery.calibration import heldout_text
     from veche.surgery.names import PLAN_NAME
     from veche.surgery.verify import VerifySettings

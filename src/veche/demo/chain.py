@@ -76,7 +76,7 @@ class Chain:
                 )
             write_json(self._record, {})
         self._done: dict[str, Any] = read_json_object(self._record)
-        self._key = _code_hash()
+        self._key = code_hash("veche")
 
     def run(self, stage: Stage) -> StageResult:
         """Run a stage, or find that its outputs are still right."""
@@ -114,9 +114,10 @@ def _peak_memory_bytes() -> int:
 
 
 @cache
-def _code_hash() -> str:
+def code_hash(package: str) -> str:
+    """Return a hash of a package's own files: results of other code are not these results."""
     digest = hashlib.sha256()
-    for file in _files(resources.files("veche")):
+    for file in _files(resources.files(package)):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

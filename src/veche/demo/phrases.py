@@ -49,6 +49,19 @@ PHRASES: dict[str, Phrase] = {
     },
     "unchanged": {"en": "unchanged, kept", "ru": "без изменений, оставлено"},
     "stage_done": {"en": "{seconds:.1f} s", "ru": "{seconds:.1f} с"},
+    "summary_verify": {
+        "en": "Exact part: KL {kl:.1e} under the noise floor {floor:.1e}. Whole recipe: NLL "
+        "{source:.3f} → {target:.3f} nats a token.",
+        "ru": "Точная часть: KL {kl:.1e} под уровнем шума {floor:.1e}. Рецепт целиком: NLL "
+        "{source:.3f} → {target:.3f} нат на токен.",
+    },
+    "summary_answer": {"en": "Answer: {answer}", "ru": "Ответ: {answer}"},
+    "summary_bill": {
+        "en": "Token bill: {prefilled} prefilled, {reused} read from the shared trunk, {decoded} "
+        "decoded.",
+        "ru": "Счёт в токенах: {prefilled} обработано, {reused} прочитано из общего начала, "
+        "{decoded} порождено.",
+    },
     "look": {"en": "Look at {path}", "ru": "Откройте {path}"},
 }
 

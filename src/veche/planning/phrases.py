@@ -124,10 +124,10 @@ PHRASES: dict[str, Phrase] = {
     # what the table around the fields says
     "title": {"en": "Plan {recipe} on {base}", "ru": "План {recipe} на {base}"},
     "col_field": {"en": "field", "ru": "поле"},
-    "col_base": {"en": "base", "ru": "было"},
-    "col_target": {"en": "target", "ru": "станет"},
-    "col_effect": {"en": "effect", "ru": "действие"},
-    "col_reason": {"en": "why", "ru": "почему"},
+    "col_effect": {
+        "en": "what it does, and what was hoped",
+        "ru": "что это делает и на что надеялись",
+    },
     "effect_unchanged": {"en": "unchanged", "ru": "без изменений"},
     "effect_inert": {"en": "does nothing", "ru": "ничего не делает"},
     "effect_training_only": {"en": "training only", "ru": "только обучение"},

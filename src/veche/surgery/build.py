@@ -16,7 +16,7 @@ from veche.checkpoint.edit import edited
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
 from veche.checkpoint.writer import Chunks, TensorOut, write_index, write_shard
 from veche.core.errors import DiskError, OutputError
-from veche.core.files import disk_error, read_json_object, require_empty, write_json
+from veche.core.files import PARTIAL_SUFFIX, disk_error, read_json_object, require_empty, write_json
 from veche.core.progress import Advance, Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan
@@ -58,6 +58,7 @@ def build(
     target: Path,
     *,
     resume: bool = False,
+    discard_stale: bool = False,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Grow the checkpoint in `source` as `plan` says, into the new folder `target`.
@@ -70,6 +71,7 @@ def build(
         source: a checkpoint folder whose spec is the plan's base.
         target: must not exist, or be empty.
         resume: continue an interrupted build of the same plan and source.
+        discard_stale: begin anew where the interrupted build was of something else.
         progress: where to report.
 
     Raises:
@@ -83,7 +85,8 @@ def build(
     require_same_base(plan, checkpoint)
     require_empty(target, advice="choose another folder, or remove this one first")
     tensors = grown_tensors(plan, checkpoint)
-    with _workshop(target, _key(plan, checkpoint), resume=resume) as folder:
+    workshop = _workshop(target, _key(plan, checkpoint), resume=resume, discard_stale=discard_stale)
+    with workshop as folder:
         num_resumed = _write_shards(folder, checkpoint, tensors, plan, progress or Silent())
         _write_companions(folder, checkpoint, plan, tensors)
     return BuildReport(
@@ -96,41 +99,25 @@ def build(
 
 
 @contextmanager
-def _workshop(target: Path, key: str, *, resume: bool) -> Iterator[Path]:
+def _workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> Iterator[Path]:
     """Yield the folder to work in, locked; it becomes `target` when the block succeeds."""
-    folder = target.with_name(target.name + ".partial")
+    folder = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
-        journal = _claim(folder, key, resume=resume)
+        is_new = not folder.exists()
+        folder.mkdir(parents=True, exist_ok=True)
         with (folder / _LOCK_NAME).open("w") as lock:
             _lock(lock.fileno(), folder)
-            write_json(journal, {"key": key})
+            if not is_new:
+                _take_over(folder, key, resume=resume, discard_stale=discard_stale)
+            write_json(folder / _JOURNAL_NAME, {"key": key})
             yield folder
-            journal.unlink()
+            (folder / _JOURNAL_NAME).unlink()
             (folder / _LOCK_NAME).unlink()
             if target.is_dir():
                 target.rmdir()
             folder.rename(target)
     except OSError as error:
         raise disk_error(error, target) from error
-
-
-def _claim(folder: Path, key: str, *, resume: bool) -> Path:
-    """Make the work folder, or take over an interrupted one; return its journal."""
-    journal = folder / _JOURNAL_NAME
-    if not folder.exists():
-        folder.mkdir(parents=True)
-        return journal
-    if not resume:
-        raise OutputError(
-            f"{folder} holds an interrupted build",
-            hint="continue it with --resume, or remove that folder",
-        )
-    if journal.is_file() and read_json_object(journal).get("key") != key:
-        raise OutputError(
-            f"{folder} was begun with another plan or another source",
-            hint="remove that folder to begin anew",
-        )
-    return journal
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -140,6 +127,26 @@ def _lock(descriptor: int, folder: Path) -> None:
         raise OutputError(
             f"another build is at work in {folder}", hint="wait for it, or choose another folder"
         ) from error
+
+
+def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> None:
+    """Continue an interrupted build, or clear what cannot be continued away."""
+    if not resume:
+        raise OutputError(
+            f"{folder} holds an interrupted build",
+            hint="continue it with --resume, or remove that folder",
+        )
+    journal = folder / _JOURNAL_NAME
+    if journal.is_file() and read_json_object(journal).get("key") == key:
+        return
+    if not discard_stale:
+        raise OutputError(
+            f"{folder} was begun with another plan or another source",
+            hint="remove that folder to begin anew",
+        )
+    for file in folder.iterdir():
+        if file.name != _LOCK_NAME:
+            file.unlink()
 
 
 def _write_shards(

@@ -1,0 +1,62 @@
+"""`veche ask`: a council of voices over one model."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
+
+
+def ask(
+    model: Annotated[str, typer.Argument(help="A model folder.")],
+    question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
+    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    max_tokens: Annotated[int, typer.Option(help="Tokens that a voice may say in a turn.")] = 160,
+    budget: Annotated[
+        int | None, typer.Option(help="Tokens of the whole run.", show_default="no limit")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Active experts, in place of the checkpoint's.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for transcript.jsonl and routing.safetensors.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the voices.")] = 0,
+    lang: LanguageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a council: blind drafts, objections where they differ, one answer, the token bill."""
+    import sys
+
+    from veche.cli.council_view import CouncilView, show_end
+    from veche.council.deliberation import deliberate
+    from veche.council.settings import CouncilSettings
+    from veche.experts.store import FILE_NAME, save_routing
+    from veche.plugins.registry import load
+
+    language = chosen_language(lang)
+    settings = CouncilSettings(
+        max_tokens_per_voice=max_tokens, max_tokens_per_run=budget, seed=seed
+    )
+    text = sys.stdin.read() if question == "-" else question
+    view = None if as_json else CouncilView(stdout, language)
+    try:
+        result = deliberate(
+            load("engines", engine)(model, top_k=top_k),
+            text,
+            settings=settings,
+            transcript=None if out is None else out / "transcript.jsonl",
+            on_event=view.on_event if view else None,
+            on_token=view.on_token if view else None,
+            language=language,
+        )
+    finally:
+        if view:
+            view.stop()
+    if out is not None:
+        save_routing(out / FILE_NAME, result.routing)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        show_end(stdout, result, language)

@@ -1,0 +1,23 @@
+"""Refuse early, and with the line to type, when an optional package is missing."""
+
+from importlib.util import find_spec
+
+from veche.core.errors import MissingExtraError
+
+_NEEDED = {
+    "model": ("torch", "transformers", "safetensors", "jinja2"),
+    "plots": ("matplotlib", "jinja2"),
+    "demo": ("torch", "transformers", "safetensors", "gguf", "matplotlib", "jinja2"),
+}
+"""Packages that each extra brings, as far as commands import them."""
+
+
+def require_extra(extra: str) -> None:
+    """Refuse if a package of `extra` is not installed.
+
+    Raises:
+        MissingExtraError: names the package and the extra.
+    """
+    for package in _NEEDED[extra]:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, extra)
