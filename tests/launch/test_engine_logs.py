@@ -23,9 +23,9 @@ def held():
         ("gguf bytes", 1.0),
         ("gguf size", 1.0),
         ("weights", 1.0),
-        ("kv interval", 0.9),
+        ("kv interval", 0.95),
         ("decode band", 0.8),
-        ("kv tokens", 0.8),
+        ("kv tokens", 0.9),
     ],
 )
 def test_real_logs_agree(held, kind, share):

@@ -39,6 +39,11 @@ class Layout:
         replicas = self.data_parallel if self.has_expert_parallel else 1
         return self.tensor_parallel * replicas
 
+    def layer_share(self, spec: ModelSpec) -> float:
+        """Share of the layers in the fullest stage of the pipeline."""
+        layers = spec.num_hidden_layers
+        return -(-layers // self.pipeline_parallel) / layers
+
 
 def can_split_heads(spec: ModelSpec, tensor_parallel: int) -> bool:
     """Whether n_q % TP = 0, and n_kv % TP = 0 or TP % n_kv = 0 (vLLM, SGLang)."""
@@ -60,24 +65,31 @@ def can_split_fp8_blocks(spec: ModelSpec, tensor_parallel: int) -> bool:
 
 
 def weight_bytes_per_gpu(spec: ModelSpec, quantization: str, layout: Layout) -> int:
-    """Return the weights on one card.
+    """Return the weights on the fullest card.
 
     Norms and routers are on every card; K and V are divided by at most n_kv (heads are
-    replicated beyond); experts by TP, or by TP · DP with expert parallelism; a pipeline divides
-    the layers, and its first and last stages hold embedding and head (the mean is returned).
+    replicated beyond); experts by TP, or by TP · DP with expert parallelism. A pipeline divides
+    the layers; its first stage holds the embedding, its last the output head.
     """
-    tensor_ranks, total = layout.tensor_parallel, 0.0
+    layers = outside = largest_outside = 0.0
     for kind, num_bytes in weights_by_kind(spec, quantization).items():
-        if kind in _REPLICATED:
-            ranks = 1
-        elif kind in _PER_KV_HEAD:
-            ranks = min(tensor_ranks, spec.num_key_value_heads)
-        elif kind in EXPERT_KINDS:
-            ranks = layout.expert_ranks
+        size = num_bytes / _ranks_of(kind, spec, layout)
+        if kind in {Kind.EMBEDDING, Kind.LM_HEAD}:
+            outside, largest_outside = outside + size, max(largest_outside, size)
         else:
-            ranks = tensor_ranks
-        total += num_bytes / ranks
-    return round(total / layout.pipeline_parallel)
+            layers += size
+    if layout.pipeline_parallel == 1:
+        return round(layers + outside)
+    return round(layers * layout.layer_share(spec) + largest_outside)
+
+
+def _ranks_of(kind: Kind, spec: ModelSpec, layout: Layout) -> int:
+    """Cards among which tensors of a kind are divided."""
+    if kind in _REPLICATED:
+        return 1
+    if kind in _PER_KV_HEAD:
+        return min(layout.tensor_parallel, spec.num_key_value_heads)
+    return layout.expert_ranks if kind in EXPERT_KINDS else layout.tensor_parallel
 
 
 def choose_layout(

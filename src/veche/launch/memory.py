@@ -1,5 +1,6 @@
 """What fits: weights, overhead, and what they leave for the KV cache of a card."""
 
+import math
 from dataclasses import dataclass
 
 from veche.checkpoint.families import TensorKind as Kind
@@ -11,6 +12,7 @@ from veche.launch.overhead import (
     LOADING_GIB,
     Interval,
     llama_cpp_overhead,
+    rope_table_bytes,
     sglang_start,
     transformers_overhead,
     vllm_overhead,
@@ -29,6 +31,7 @@ class Memory:
     Attributes:
         weight_bytes: of one replica, on all of its cards.
         weight_bytes_per_gpu: on one card.
+        loaded_bytes_per_gpu: the same with the tables that the engine counts as weights.
         kv_bytes_per_token: of one replica, without the copies that many cards need.
         kv_bytes_per_token_per_gpu: on one card.
         overhead_bytes: what the engine takes beside both, on one card.
@@ -37,6 +40,7 @@ class Memory:
 
     weight_bytes: int
     weight_bytes_per_gpu: int
+    loaded_bytes_per_gpu: int
     kv_bytes_per_token: int
     kv_bytes_per_token_per_gpu: int
     overhead_bytes: Interval
@@ -65,19 +69,21 @@ def memory_of(case: Case, *, span: Span | None = None) -> Memory:
     weights = _weights_on_gpu(case)
     overhead = _narrowed(_overhead(case), span)
     visible_low, visible_high = case.gpu.visible_bytes
-    loading = _loading(case)
+    loaded = weights + (rope_table_bytes(spec) if case.engine == "vllm" else 0)
+    slack = _slack(case)
     kv_each = kv_bytes_per_token(spec, case.kv_dtype, tensor_parallel=layout.tensor_parallel)
-    kv_each = -(-kv_each // layout.pipeline_parallel)
+    kv_each = math.ceil(kv_each * layout.layer_share(spec))
     share = case.utilization
     if case.engine == "sglang":
-        low = share * (visible_low - overhead[1]) - weights - loading[1]
-        high = share * (visible_high - overhead[0]) - weights - loading[0]
+        low = share * (visible_low - overhead[1]) - loaded - slack
+        high = share * (visible_high - overhead[0]) - loaded
     else:
-        low = share * visible_low - weights - loading[1] - overhead[1]
-        high = share * visible_high - weights - loading[0] - overhead[0]
+        low = share * visible_low - loaded - slack - overhead[1]
+        high = share * visible_high - loaded - overhead[0]
     return Memory(
         weight_bytes=weight_bytes(spec, case.quantization),
         weight_bytes_per_gpu=weights,
+        loaded_bytes_per_gpu=loaded,
         kv_bytes_per_token=kv_bytes_per_token(spec, case.kv_dtype),
         kv_bytes_per_token_per_gpu=kv_each,
         overhead_bytes=overhead,
@@ -103,8 +109,14 @@ def _narrowed(interval: Interval, span: Span | None) -> Interval:
 
 def _overhead(case: Case) -> Interval:
     if case.engine == "vllm":
-        block_bytes = _weights_on_gpu(case) if case.quantization == "fp8-block" else 0
-        return vllm_overhead(case.spec, case.gpu, case.layout, case.step, block_bytes)
+        return vllm_overhead(
+            case.spec,
+            case.gpu,
+            case.layout,
+            case.step,
+            has_lean_sampler=case.is_at_least("0.17"),
+            has_graphs=case.is_at_least("0.21"),
+        )
     if case.engine == "sglang":
         return sglang_start(case.gpu, case.layout)
     if case.engine == "llama.cpp":
@@ -112,7 +124,7 @@ def _overhead(case: Case) -> Interval:
     return transformers_overhead(case.spec, case.step)
 
 
-def _loading(case: Case) -> Interval:
-    if case.engine == "vllm":
-        return 0, round(LOADING_GIB[1] * GIB)
-    return 0, round(SGLANG_RESERVE_GIB * GIB) if case.engine == "sglang" else 0
+def _slack(case: Case) -> int:
+    """What may be gone beside the overhead's interval."""
+    gib = {"vllm": LOADING_GIB, "sglang": SGLANG_RESERVE_GIB}.get(case.engine, 0.0)
+    return round(gib * GIB)

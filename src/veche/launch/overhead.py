@@ -1,8 +1,8 @@
 """What an engine takes beside weights and KV cache, as an interval: the one unknown here.
 
-What is computed: buffers that grow with the tokens of one step. What is not: libraries, graphs,
-communication. Their ranges come from start-up logs of vLLM 0.9–0.29, SGLang and llama.cpp
-(benchmarks/launch_calibration.py measures them against logs).
+What is computed: buffers that grow with the tokens and the sequences of one step. What is not:
+libraries, communication. Their ranges come from start-up logs of vLLM 0.8–0.29, SGLang and
+llama.cpp (benchmarks/launch_calibration.py sets them against logs).
 """
 
 from dataclasses import dataclass
@@ -13,27 +13,35 @@ from veche.launch.layout import Layout
 
 Interval = tuple[int, int]
 
-LIBRARIES_GIB = (0.10, 0.55)
+LIBRARIES_GIB = (0.10, 0.45)
 """CUDA libraries, workspaces, fragments, on one card."""
-PAIR_GIB = (0.05, 0.50)
-"""Added by two cards that share every matrix: communication buffers."""
-GROUP_GIB = (0.80, 2.20)
+PAIR_GIB = (0.05, 2.10)
+"""Added by two cards that share every matrix: next to nothing over PCIe, 1.8 GiB over NVLink."""
+GROUP_GIB = (0.80, 2.40)
 """Added by expert or data parallelism, and by four or more cards."""
-FP8_GROUP_SHARE = 0.16
-"""Of a card's weights, added at most for block-FP8 experts on four or more cards: two logs of
-large models on Hopper show 14–15 %, others next to nothing."""
 UNIFIED_GIB = (-2.50, 3.50)
 """Added where the CPU's programs live in the same memory: its free part moves while loading."""
-GRAPH_GIB_PER_SEQUENCE = 0.0015
+FLOW_SHARE = (0.3, 1.0)
+"""Of the residual stream's, the attention's and a dense MLP's buffers, what is alive at once."""
+EXPERT_SHARE = (0.5, 1.4)
+"""The same of the expert kernel's buffers, which stay allocated beside the sampler's."""
+SAMPLER_GIB = 0.18
+BYTES_PER_LOGIT = (14, 38)
+"""Of vLLM's sampler while it is measured: since 0.17, and before: logits in bf16 and float32,
+probabilities, sorted copies."""
+GRAPH_GIB = (0.1, 0.0023)
+"""CUDA graphs: a constant, and for each captured batch size up to twice the sequences."""
+LARGEST_GRAPH = 512
 LLAMA_CPP_GIB = (0.35, 1.10)
 """CUDA context and pools of llama.cpp beside its compute buffer."""
 SGLANG_START_GIB = (0.10, 1.20)
 """Taken before SGLang measures what is free: context, libraries."""
+SGLANG_PAIR_GIB = (0.05, 1.00)
 SGLANG_GROUP_GIB = (1.00, 2.20)
 """Added to that by four or more cards."""
 TRANSFORMERS_GIB = (0.60, 2.50)
-LOADING_GIB = (0.0, 0.07)
-"""vLLM's logged weights are the checkpoint and this much: alignment, tables."""
+LOADING_GIB = 0.02
+"""Beside its rope table, what vLLM's logged weights have over the checkpoint: alignment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,55 +57,89 @@ class StepSize:
     sequences: int
 
 
-def activation_bytes(spec: ModelSpec, layout: Layout, step: StepSize) -> int:
-    """Return the working buffers of one step on one card.
+def rope_table_bytes(spec: ModelSpec) -> int:
+    """Return 2 bytes · positions · head_dim: cosines and sines that vLLM loads with the weights.
 
-    2 bytes · T · (3 H + 2 (q + 2 kv) / TP) for the residual stream and attention, and for the MLP
-    2 · T · k · (max(2 I, H) + I): the fused expert kernel's intermediate caches (vLLM
-    layers/fused_moe/fused_moe.py). With expert parallelism over replicas every card sees the
-    tokens of all of them; without it I is divided by TP.
+    Source: vLLM layers/rotary_embedding/base.py, cos_sin_cache; on every card.
     """
-    tokens, ranks = step.batched_tokens, layout.tensor_parallel
-    flow = 3 * spec.hidden_size + 2 * (spec.q_size + 2 * spec.kv_size) // ranks
+    positions = spec.rope.max_scaled_positions or spec.max_position_embeddings
+    return 2 * positions * spec.head_dim
+
+
+def flow_bytes(spec: ModelSpec, layout: Layout, step: StepSize) -> int:
+    """Return the buffers of one step through a layer, without experts, on one card.
+
+    2 bytes · T · (3 H + 2 (q + 2 kv) / TP) for the residual stream and attention, and 2 · T · 3 I
+    / TP for a dense MLP.
+    """
+    ranks = layout.tensor_parallel
+    width = 3 * spec.hidden_size + 2 * (spec.q_size + 2 * spec.kv_size) // ranks
     if not spec.is_moe:
-        return 2 * tokens * (flow + 3 * (spec.intermediate_size or 0) // ranks)
-    width = spec.moe_intermediate_size or 0
+        width += 3 * (spec.intermediate_size or 0) // ranks
+    return 2 * step.batched_tokens * width
+
+
+def expert_bytes(spec: ModelSpec, layout: Layout, step: StepSize) -> int:
+    """Return the fused expert kernel's intermediate caches on one card.
+
+    2 bytes · T · k · (max(2 I, H) + I) (vLLM layers/fused_moe/fused_moe.py). With expert
+    parallelism over replicas every card sees the tokens of all of them; without it I is divided
+    by TP.
+    """
+    if not spec.is_moe:
+        return 0
+    tokens, width = step.batched_tokens, spec.moe_intermediate_size or 0
     if layout.has_expert_parallel:
-        gathered = tokens * layout.data_parallel
+        tokens *= layout.data_parallel
     else:
-        gathered, width = tokens, max(1, width // ranks)
-    caches = spec.num_experts_per_tok * (max(2 * width, spec.hidden_size) + width)
-    return 2 * tokens * flow + 2 * gathered * caches
+        width = max(1, width // layout.tensor_parallel)
+    each = spec.num_experts_per_tok * (max(2 * width, spec.hidden_size) + width)
+    return 2 * tokens * each
 
 
 def vllm_overhead(
-    spec: ModelSpec, gpu: Gpu, layout: Layout, step: StepSize, fp8_block_bytes: int = 0
+    spec: ModelSpec,
+    gpu: Gpu,
+    layout: Layout,
+    step: StepSize,
+    *,
+    has_lean_sampler: bool | None = None,
+    has_graphs: bool | None = None,
 ) -> Interval:
     """Return util · total − weights − KV of vLLM on one card, lowest and highest.
 
-    Half to 1¼ of the activations, libraries, and at most: fp32 logits of every sequence twice,
-    and the CUDA graphs that vLLM ≥ 0.21 subtracts beforehand. `fp8_block_bytes` are a card's
-    weights if they are block-FP8, else 0.
+    libraries + max(flow, sampler) + experts + graphs, where the sampler takes 14 or 38 bytes for
+    each of S · V logits; the low end leaves sampler and graphs out.
+
+    Args:
+        spec: the model.
+        gpu: the card.
+        layout: how cards share it.
+        step: tokens and sequences of one step.
+        has_lean_sampler: vLLM 0.17 or newer; None takes the larger at the high end.
+        has_graphs: vLLM 0.21 or newer, which subtracts CUDA graphs beforehand; None as well.
     """
-    active = activation_bytes(spec, layout, step)
-    logits = 8 * step.sequences * spec.vocab_size
-    graphs = (0.1 + GRAPH_GIB_PER_SEQUENCE * min(step.sequences, 512)) * GIB
+    flow, experts = flow_bytes(spec, layout, step), expert_bytes(spec, layout, step)
+    per_logit = BYTES_PER_LOGIT[0 if has_lean_sampler else 1]
+    sampler = SAMPLER_GIB * GIB + per_logit * step.sequences * spec.vocab_size
     low, high = _gib(LIBRARIES_GIB)
-    low, high = low + active / 2, high + 1.25 * active + logits + graphs
+    low += FLOW_SHARE[0] * flow + EXPERT_SHARE[0] * experts
+    high += max(FLOW_SHARE[1] * flow, sampler) + EXPERT_SHARE[1] * experts
+    if has_graphs is not False:
+        constant, each = GRAPH_GIB
+        high += (constant + each * min(2 * step.sequences, LARGEST_GRAPH)) * GIB
     for extra in _extras(gpu, layout):
         low, high = low + extra[0] * GIB, high + extra[1] * GIB
-    if layout.num_gpus >= 4 and spec.is_moe:
-        high += FP8_GROUP_SHARE * fp8_block_bytes
     return round(low), round(high)
 
 
 def sglang_start(gpu: Gpu, layout: Layout) -> Interval:
     """Return what is gone before SGLang measures the free memory that its fraction is of."""
     low, high = SGLANG_START_GIB
-    if layout.num_gpus >= 4:
+    if layout.tensor_parallel >= 4 or layout.has_expert_parallel:
         low, high = low + SGLANG_GROUP_GIB[0], high + SGLANG_GROUP_GIB[1]
     elif layout.num_gpus > 1:
-        low, high = low + PAIR_GIB[0], high + PAIR_GIB[1]
+        low, high = low + SGLANG_PAIR_GIB[0], high + SGLANG_PAIR_GIB[1]
     if gpu.has_unified_memory:
         low, high = low + UNIFIED_GIB[0], high + UNIFIED_GIB[1]
     return _rounded((low, high))
@@ -118,14 +160,15 @@ def llama_cpp_overhead(spec: ModelSpec, context_tokens: int, step: StepSize) -> 
 
 def transformers_overhead(spec: ModelSpec, step: StepSize) -> Interval:
     """Return what PyTorch's allocator and one unchunked prefill take."""
-    active = activation_bytes(spec, Layout(), step)
+    active = flow_bytes(spec, Layout(), step) + expert_bytes(spec, Layout(), step)
     low, high = _gib(TRANSFORMERS_GIB)
     return round(low + active / 2), round(high + 2 * active)
 
 
 def _extras(gpu: Gpu, layout: Layout) -> list[tuple[float, float]]:
+    """Return what several cards add; a pipeline alone only passes activations on."""
     extras = []
-    if layout.num_gpus >= 4 or layout.has_expert_parallel or layout.data_parallel > 1:
+    if layout.tensor_parallel >= 4 or layout.has_expert_parallel or layout.data_parallel > 1:
         extras.append(GROUP_GIB)
     elif layout.num_gpus > 1:
         extras.append(PAIR_GIB)

@@ -26,6 +26,7 @@ class Profile:
         reason: why it fits or not, in one sentence.
         weight_bytes: of one replica.
         weight_bytes_per_gpu: on one card.
+        loaded_bytes_per_gpu: the same with what the engine logs as weights beside them.
         kv_bytes_per_token: of one replica.
         kv_bytes_per_token_per_gpu: on one card.
         overhead_bytes: what the engine takes beside both, on one card.
@@ -64,6 +65,7 @@ class Profile:
     reason: str
     weight_bytes: int
     weight_bytes_per_gpu: int
+    loaded_bytes_per_gpu: int
     kv_bytes_per_token: int
     kv_bytes_per_token_per_gpu: int
     overhead_bytes: Interval

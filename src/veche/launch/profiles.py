@@ -209,6 +209,7 @@ def _assembled(
         reason=fit.reason,
         weight_bytes=memory.weight_bytes,
         weight_bytes_per_gpu=memory.weight_bytes_per_gpu,
+        loaded_bytes_per_gpu=memory.loaded_bytes_per_gpu,
         kv_bytes_per_token=memory.kv_bytes_per_token,
         kv_bytes_per_token_per_gpu=memory.kv_bytes_per_token_per_gpu,
         overhead_bytes=memory.overhead_bytes,

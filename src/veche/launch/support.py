@@ -32,8 +32,8 @@ vLLM's default is 0.92 since 0.22 (0.90 until 0.19). SGLang's share covers weigh
 and 0.95 runs out of memory.
 """
 DEFAULT_STEP: dict[EngineName, StepSize] = {
-    "vllm": StepSize(batched_tokens=8192, sequences=64),
-    "sglang": StepSize(batched_tokens=8192, sequences=64),
+    "vllm": StepSize(batched_tokens=8192, sequences=32),
+    "sglang": StepSize(batched_tokens=8192, sequences=32),
     "llama.cpp": StepSize(batched_tokens=512, sequences=4),
     "transformers": StepSize(batched_tokens=2048, sequences=1),
 }
@@ -48,6 +48,16 @@ def default_step(engine: EngineName, gpu: Gpu) -> StepSize:
     if engine == "vllm" and is_small:
         return StepSize(batched_tokens=2048, sequences=step.sequences)
     return step
+
+
+def engines_own_step(engine: EngineName, gpu: Gpu) -> StepSize:
+    """Return the step size of an engine that was told nothing (vLLM arg_utils, batch defaults)."""
+    step = default_step(engine, gpu)
+    if engine != "vllm":
+        return step
+    return StepSize(
+        batched_tokens=step.batched_tokens, sequences=256 if step.batched_tokens == 2048 else 1024
+    )
 
 
 def can_run(engine: EngineName, quantization: str) -> bool:

@@ -46,8 +46,16 @@ def _counts(text: str) -> dict[str, Any]:
             r"max_seq_len=(\d+)",
             r"max seq len\s+\((\d+)\)",
         ),
-        "batched_tokens": first_int(text, *_option("max_num_batched_tokens", r"(\d+)")),
-        "sequences": first_int(text, *_option("max_num_seqs", r"(\d+)")),
+        "batched_tokens": first_int(
+            text,
+            *_option("max_num_batched_tokens", r"(\d+)"),
+            r"Defaulting max_num_batched_tokens to (\d+)",
+        ),
+        "sequences": first_int(
+            text,
+            *_option("max_num_seqs", r"(\d+)"),
+            r"Defaulting max_num_seqs to (\d+)",
+        ),
         "kv_tokens": first_int(
             text,
             rf"KV cache size: {_NUMBER} tokens",
@@ -75,6 +83,7 @@ def _memory(text: str) -> dict[str, Any]:
                 text,
                 r"Free memory on device[^(]*\([\d.]+/([\d.]+) (GiB)\)",
                 r"total_gpu_memory \(([\d.]+)(GiB)\)",
+                r"total_memory=([\d.]+)(GiB)",
             )
         ),
         "free_bytes": smallest(sizes(text, r"Free memory on device[^(]*\(([\d.]+)/[\d.]+ (GiB)\)")),
