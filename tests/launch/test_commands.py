@@ -93,5 +93,11 @@ def test_routing_and_adapters_are_switched_on_or_said_to_be_missing():
     assert not one(engine="llama.cpp", quantization="Q4_K_M", **wanted).fits
 
 
+def test_quantising_while_loading_is_warned_of_where_bf16_does_not_fit():
+    notes = one(gpu="l40s").notes
+    assert any("FP8 already" in note for note in notes)
+    assert not any("FP8 already" in note for note in one().notes)
+
+
 def test_a_card_without_kernels_is_said():
     assert not one(quantization="nvfp4", gpu="mi300x").fits

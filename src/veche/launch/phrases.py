@@ -91,6 +91,12 @@ PHRASES: dict[str, Phrase] = {
         "en": "block FP8 with the DeepGEMM of vLLM 0.24 breaks on this card (fixed in August 2026)",
         "ru": "блочный FP8 с DeepGEMM из vLLM 0.24 на этой карте ломается (исправлен в 08.2026)",
     },
+    "fp8_needs_checkpoint": {
+        "en": "needs a checkpoint that is FP8 already: its bf16 weights do not fit this card, and "
+        "quantising while loading may hold them first",
+        "ru": "нужна модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
+        "загрузке может сначала держать их",
+    },
     "nvfp4_moe_marlin": {
         "en": "NVFP4 experts gave garbage on this card with the default kernels",
         "ru": "эксперты в NVFP4 с ядрами по умолчанию давали на этой карте мусор",

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from veche.launch.case import Case, EngineName, position_limit, version_of
+from veche.launch.layout import weight_bytes_per_gpu
 from veche.launch.quantization import QUANTIZATIONS
 
 
@@ -60,6 +61,13 @@ def _has_untuned_experts(case: Case) -> bool:
     return _is_sm12x(case) and case.spec.is_moe
 
 
+def _is_too_large_to_quantise(case: Case) -> bool:
+    """Quantising while loading holds the bf16 weights of a card first."""
+    if QUANTIZATIONS[case.quantization].compute_dtype != "fp8":
+        return False
+    return weight_bytes_per_gpu(case.spec, "bf16", case.layout) > case.gpu.visible_bytes[0]
+
+
 def _is_yarn(case: Case) -> bool:
     return case.spec.rope.max_scaled_positions is not None
 
@@ -72,6 +80,10 @@ RULES: tuple[Rule, ...] = (
         until="0.29",
         applies=lambda case: _is_sm12x(case) and case.quantization == "fp8-block",
         env=(("VLLM_USE_DEEP_GEMM", "0"),),
+    ),
+    *(
+        Rule(name="fp8_needs_checkpoint", engine=engine, applies=_is_too_large_to_quantise)
+        for engine in ("vllm", "sglang")
     ),
     Rule(
         name="nvfp4_moe_marlin",

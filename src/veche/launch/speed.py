@@ -21,8 +21,8 @@ BANDWIDTH_EFFICIENCY = 0.8
 """Share of the memory's bandwidth that decode kernels reach."""
 COMPUTE_EFFICIENCY = 0.25
 """Share of dense bf16 throughput that a large decode batch of a small-expert model reaches."""
-PREFILL_EFFICIENCY = (0.06, 0.35)
-"""The same for one prompt: small experts leave tensor cores idle."""
+PREFILL_EFFICIENCY = (0.06, 0.55)
+"""The same for one prompt: small experts leave tensor cores idle, more so in short prompts."""
 BAND_RATIO = 1.95
 """Upper over lower end of a decode band: versions, clocks and kernels differ that much."""
 LAYER_SECONDS = {
