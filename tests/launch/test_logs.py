@@ -49,6 +49,19 @@ def test_an_sglang_log_is_read():
     assert facts.kv_dtype == "bfloat16"
 
 
+def test_a_newer_sglang_log_is_read():
+    text = (
+        "server_args={'tp_size': 4, 'mem_fraction_static': 0.9, 'model_path': 'M'}\n"
+        "Load weight end. type=Qwen3MoeForCausalLM, quant=fp8, avail mem=62.08 GB, "
+        "mem usage=16.41 GB.\n"
+        "KV Cache is allocated. dtype: torch.float8_e4m3fn, #tokens: 549277, KV size: 25.14 GB\n"
+    )
+    facts = parse_log(text)
+    assert (facts.tensor_parallel, facts.utilization, facts.model) == (4, 0.9, "M")
+    assert (facts.quantization, facts.kv_dtype) == ("fp8", "float8_e4m3fn")
+    assert facts.kv_available_bytes == round(25.14 * GIB)
+
+
 def test_a_llama_cpp_log_is_read():
     facts = parse_log(LLAMA_CPP_ONE_CARD)
     assert (facts.engine, facts.version, facts.quantization) == ("llama.cpp", "6413", "Q4_K_M")

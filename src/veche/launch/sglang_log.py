@@ -4,31 +4,38 @@ from typing import Any
 
 from veche.launch.log_patterns import first_float, first_int, first_text, largest, sizes, smallest
 
-MARKS = ("KV Cache is allocated", "Load weight end", "server_args=ServerArgs", "sglang", "#tokens:")
+MARKS = ("KV Cache is allocated", "Load weight end", "server_args=", "sglang", "#tokens:")
+
+
+def _argument(name: str, value: str) -> str:
+    """Pattern of a server argument, printed as `name=value` or as `'name': value`."""
+    return rf"\b{name}['\"]?[=:] ?{value}"
 
 
 def facts(text: str) -> dict[str, Any]:
     """Return LogFacts' fields."""
-    expert_ranks = first_int(text, r"\bep_size=(\d+)")
+    expert_ranks = first_int(text, _argument("ep_size", r"(\d+)"))
     return {
         "engine": "sglang",
         "version": first_text(text, r"sglang[- =v]+(\d[\w.]+)"),
-        "model": first_text(text, r"model_path='([^']+)'"),
-        "quantization": first_text(text, r"\bquantization='([\w-]+)'"),
+        "model": first_text(text, _argument("model_path", r"'([^']+)'")),
+        "quantization": first_text(
+            text, _argument("quantization", r"'([\w-]+)'"), r"\bquant=([\w-]+)"
+        ),
         "kv_dtype": first_text(
             text,
-            r"kv_cache_dtype='([\w-]+)'",
+            _argument("kv_cache_dtype", r"'([\w-]+)'"),
             r"(?:KV cache )?dtype: torch\.(\w+)",
             r"Using KV cache dtype: torch\.(\w+)",
         ),
-        "utilization": first_float(text, r"mem_fraction_static=([\d.]+)"),
-        "tensor_parallel": first_int(text, r"\btp_size=(\d+)"),
-        "pipeline_parallel": first_int(text, r"\bpp_size=(\d+)"),
-        "data_parallel": first_int(text, r"\bdp_size=(\d+)"),
+        "utilization": first_float(text, _argument("mem_fraction_static", r"([\d.]+)")),
+        "tensor_parallel": first_int(text, _argument("tp_size", r"(\d+)")),
+        "pipeline_parallel": first_int(text, _argument("pp_size", r"(\d+)")),
+        "data_parallel": first_int(text, _argument("dp_size", r"(\d+)")),
         "has_expert_parallel": (expert_ranks or 1) > 1,
         "max_model_tokens": first_int(text, r"context_len=(\d+)", r"context_length=(\d+)"),
-        "batched_tokens": first_int(text, r"chunked_prefill_size=(\d+)"),
-        "sequences": first_int(text, r"max_running_requests=(\d+)"),
+        "batched_tokens": first_int(text, _argument("chunked_prefill_size", r"(\d+)")),
+        "sequences": first_int(text, _argument("max_running_requests", r"(\d+)")),
         "free_bytes": smallest(sizes(text, r"Load weight begin\. avail mem=([\d.]+) (GB)")),
         "weight_bytes": _weights(text),
         "kv_tokens": first_int(
