@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
@@ -26,12 +25,13 @@ from veche.core.progress import Progress, Silent
 from veche.surgery.calibration import calibration_text, heldout_text
 from veche.surgery.carving_check import Equality, check_equality
 from veche.surgery.carving_files import write_carved
-from veche.surgery.carving_fit import CarvedLayer, fit_layers
+from veche.surgery.carving_fit import fit_layers
 from veche.surgery.carving_source import require_carvable
 from veche.surgery.compare import windows
-from veche.surgery.loading import Model, load_model, load_tokenizer
+from veche.surgery.loading import load_model, load_tokenizer
 
 _WINDOW_TOKENS = 512
+_MAX_CHARACTERS_A_TOKEN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class CarveSettings:
     num_experts: int = 16
     num_experts_per_tok: int | None = None
     fit_experts_per_tok: int | None = None
-    calibration_tokens: int = 8192
+    calibration_tokens: int = 16_384
     check_tokens: int = 512
     seed: int = 0
 
@@ -127,9 +127,8 @@ def carve(
     checkpoint = open_checkpoint(source)
     require_carvable(checkpoint, settings.num_experts, top_ks=(settings.top_k, settings.fit_top_k))
     tokens_WT = _calibration_tokens(checkpoint, text, settings.calibration_tokens)
-    model = load_model(source, dtype=torch.float32)
     layers = fit_layers(
-        model,
+        load_model(source),
         tokens_WT,
         num_experts=settings.num_experts,
         top_k=settings.fit_top_k,
@@ -138,8 +137,16 @@ def carve(
     )
     with _workshop(target) as folder:
         write_carved(folder, checkpoint, layers, top_k=settings.top_k, note=_note(settings))
-        equality = _check(model, folder, settings, progress)
-    return _report(target, settings, tokens_WT, layers, equality, started)
+        equality = _check(checkpoint, folder, settings, progress)
+    return CarveReport(
+        target=str(target),
+        settings=settings,
+        calibration_tokens=tokens_WT.numel(),
+        kept_energy=tuple(layer.kept_energy for layer in layers),
+        hit_rate=tuple(layer.hit_rate for layer in layers),
+        equality=equality,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def _calibration_tokens(checkpoint: Checkpoint, text: str | None, num_tokens: int) -> Tensor:
@@ -154,21 +161,29 @@ def _calibration_tokens(checkpoint: Checkpoint, text: str | None, num_tokens: in
             f"{checkpoint.spec.hidden_size} inputs",
             hint=f"give a text of at least {least} tokens, better of some thousands",
         )
-    window = min(_WINDOW_TOKENS, checkpoint.spec.max_position_embeddings)
+    window = _window(checkpoint)
     return windows(token_ids, num_windows=max(1, num_tokens // window), window_tokens=window)
 
 
 def _check(
-    model: Model, folder: Path, settings: CarveSettings, progress: Progress
+    checkpoint: Checkpoint, folder: Path, settings: CarveSettings, progress: Progress
 ) -> Equality | None:
     if not settings.check_tokens:
         return None
-    token_ids = load_tokenizer(folder)(heldout_text(), verbose=False)["input_ids"]
-    window = min(settings.check_tokens, _WINDOW_TOKENS, model.config.max_position_embeddings)
-    count = max(1, settings.check_tokens // window)
-    with progress.task("check", count) as advance:
-        tokens_WT = windows(token_ids, num_windows=count, window_tokens=window)
-        return check_equality(model, folder, tokens_WT, top_k=settings.top_k, advance=advance)
+    text = heldout_text()[: _MAX_CHARACTERS_A_TOKEN * settings.check_tokens]
+    token_ids = load_tokenizer(folder)(text, add_special_tokens=False, verbose=False)["input_ids"]
+    window = min(settings.check_tokens, _window(checkpoint))
+    tokens_WT = windows(
+        token_ids, num_windows=settings.check_tokens // window, window_tokens=window
+    )
+    with progress.task("check", 2 * len(tokens_WT)) as advance:
+        return check_equality(
+            checkpoint.folder, folder, tokens_WT, top_k=settings.top_k, advance=advance
+        )
+
+
+def _window(checkpoint: Checkpoint) -> int:
+    return min(_WINDOW_TOKENS, checkpoint.spec.max_position_embeddings)
 
 
 def _note(settings: CarveSettings) -> dict[str, Any]:
@@ -180,25 +195,6 @@ def _note(settings: CarveSettings) -> dict[str, Any]:
         "calibration_tokens": settings.calibration_tokens,
         "seed": settings.seed,
     }
-
-
-def _report(
-    target: Path,
-    settings: CarveSettings,
-    tokens_WT: Tensor,
-    layers: list[CarvedLayer],
-    equality: Equality | None,
-    started: float,
-) -> CarveReport:
-    return CarveReport(
-        target=str(target),
-        settings=settings,
-        calibration_tokens=tokens_WT.numel(),
-        kept_energy=tuple(layer.kept_energy for layer in layers),
-        hit_rate=tuple(layer.hit_rate for layer in layers),
-        equality=equality,
-        seconds=time.perf_counter() - started,
-    )
 
 
 @contextmanager

@@ -6,14 +6,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from veche.checkpoint.config import read_config
+from veche.checkpoint.config import read_config, spec_of
 from veche.core.errors import VerificationError
 from veche.core.progress import Advance
 from veche.surgery.compare import Comparison
 from veche.surgery.loading import Model, load_model
 
-TOLERANCE = 1e-5
-"""Largest difference of two logits, in parts of the largest logit."""
+TOLERANCE = 2e-5
+"""Largest difference of two logits, in parts of the largest logit.
+
+SmolLM2-135M: 9e-6; two attention implementations of the dense model differ by 2e-6.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,34 +38,29 @@ class Equality:
 
 @torch.no_grad()
 def check_equality(
-    dense: Model, folder: Path, tokens_WT: Tensor, *, top_k: int, advance: Advance
+    source: Path, folder: Path, tokens_WT: Tensor, *, top_k: int, advance: Advance
 ) -> Equality:
-    """Compare the carved checkpoint in `folder` with the dense model it was carved from.
+    """Compare the carved checkpoint in `folder` with the dense one that it was carved from.
 
-    Where k is no power of two, `down`·k is rounded in the checkpoint's dtype; `dense` is then given
-    the same rounding, in place, so that carving itself is what is judged.
+    Where k is no power of two, `down`·k is rounded in the checkpoint's dtype; the dense model is
+    then given the same rounding, so that carving itself is what is judged.
 
     Args:
-        dense: the source, in float32.
+        source: the dense checkpoint.
         folder: the carved checkpoint.
         tokens_WT: held-out text.
-        top_k: the k that the checkpoint's `down` is scaled for.
-        advance: called with 1 for each window.
+        top_k: the k that the carved checkpoint's `down` is scaled for.
+        advance: called with 1 for each window of either model.
 
     Raises:
         CheckpointError: transformers misses a tensor, or finds one too many.
         VerificationError: they differ by more than float32's noise.
     """
-    config = read_config(folder)
-    num_experts = config["num_local_experts"]
-    carved = load_model(folder, changes={"num_experts_per_tok": num_experts}, dtype=torch.float32)
-    if top_k != num_experts:
-        _undo_scale(dense, carved, top_k, num_experts, dtype=getattr(torch, config["dtype"]))
+    dense_logits = _logits(_dense(source, top_k), tokens_WT, advance)
+    carved_logits = _logits(_carved(folder, top_k), tokens_WT, advance)
     total = Comparison()
-    for tokens_T in tokens_WT:
-        p_logits, q_logits = (_logits(model, tokens_T) for model in (dense, carved))
-        total.add(p_logits, q_logits, tokens_T)
-        advance(1)
+    for dense_TV, carved_TV, tokens_T in zip(dense_logits, carved_logits, tokens_WT, strict=True):
+        total.add(dense_TV, carved_TV, tokens_T)
     result = Equality(
         num_tokens=total.num_tokens,
         max_abs_logit_diff=total.max_abs_diff,
@@ -79,15 +77,28 @@ def check_equality(
     return result
 
 
-def _undo_scale(
-    dense: Model, carved: Model, top_k: int, num_experts: int, *, dtype: torch.dtype
-) -> None:
-    for dense_layer, carved_layer in zip(dense.model.layers, carved.model.layers, strict=True):
-        down_HI = dense_layer.mlp.down_proj.weight
+def _dense(source: Path, top_k: int) -> Model:
+    """Return the dense model, its `down` rounded as the carved checkpoint's had to be."""
+    model = load_model(source, dtype=torch.float32)
+    dtype = getattr(torch, spec_of(read_config(source)).torch_dtype)
+    for layer in model.model.layers:
+        down_HI = layer.mlp.down_proj.weight
         down_HI.copy_((down_HI * top_k).to(dtype).float() / top_k)
-        carved_layer.mlp.experts.down_proj.mul_(num_experts / top_k)
+    return model
 
 
-def _logits(model: Model, tokens_T: Tensor) -> Tensor:
-    logits: Tensor = model(tokens_T[None], use_cache=False).logits[0]
+def _carved(folder: Path, top_k: int) -> Model:
+    """Return the carved model with every expert at work, as loud as k of them were."""
+    num_experts = spec_of(read_config(folder)).num_experts
+    model = load_model(folder, changes={"num_experts_per_tok": num_experts}, dtype=torch.float32)
+    for layer in model.model.layers:
+        layer.mlp.experts.down_proj.mul_(num_experts / top_k)
+    return model
+
+
+def _logits(model: Model, tokens_WT: Tensor, advance: Advance) -> list[Tensor]:
+    logits = []
+    for tokens_T in tokens_WT:
+        logits.append(model(tokens_T[None], use_cache=False).logits[0])
+        advance(1)
     return logits

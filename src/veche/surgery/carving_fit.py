@@ -23,8 +23,9 @@ from veche.surgery.partition import (
 from veche.surgery.router_fit import RidgeRouter, hit_rate, refine_router, scale_router
 
 _ROUTER_SPREAD = 1e-6
-"""Standard deviation of the router's logits: the smaller, the nearer the weights to 1/k; at 1e-6
-float32 still tells experts apart that lie a tenth of it from one another."""
+"""Standard deviation of the router's logits. The smaller it is, the nearer are the weights to 1/k;
+at 1e-6 float32's softmax still tells apart experts a tenth of it from one another, and choosing the
+other of two that close costs nothing (at 3e-7 it begins to)."""
 _LLOYD_ITERATIONS = 12
 _WINDOWS_AT_ONCE = 4
 
@@ -62,22 +63,23 @@ def fit_layers(
     fit sees, and answers, the errors made so far.
 
     Args:
-        model: the dense model, in float32.
+        model: the dense model; its dtype is computed in, the residual stream is in float32.
         tokens_WT: calibration text.
         num_experts: E.
         top_k: experts that a token will have.
         seed: of the router's refinement.
         progress: where to report.
     """
-    core = model.model
+    core, dtype = model.model, model.dtype
     hidden_WTH = core.embed_tokens(tokens_WT)
     rotary = core.rotary_emb(hidden_WTH, torch.arange(tokens_WT.shape[1])[None])
+    hidden_WTH = hidden_WTH.float()
     carved = []
     with progress.task("carve", len(core.layers)) as advance:
         for layer in core.layers:
-            hidden_WTH = _attend(layer, hidden_WTH, rotary)
+            hidden_WTH = _attend(layer, hidden_WTH, rotary, dtype)
             residual_NH = hidden_WTH.flatten(0, 1)
-            inputs_NH = layer.post_attention_layernorm(residual_NH)
+            inputs_NH = layer.post_attention_layernorm(residual_NH.to(dtype))
             fit, output_NH = _carve_layer(
                 layer.mlp, inputs_NH, residual_NH, num_experts, top_k, seed
             )
@@ -87,12 +89,12 @@ def fit_layers(
     return carved
 
 
-def _attend(layer: Any, hidden_WTH: Tensor, rotary: Any) -> Tensor:
+def _attend(layer: Any, hidden_WTH: Tensor, rotary: Any, dtype: torch.dtype) -> Tensor:
     """Return the residual stream after a layer's attention, a few windows at a time."""
     parts = [
         part
         + layer.self_attn(
-            hidden_states=layer.input_layernorm(part),
+            hidden_states=layer.input_layernorm(part.to(dtype)),
             position_embeddings=rotary,
             attention_mask=None,
         )[0]
@@ -105,12 +107,11 @@ def _carve_layer(
     mlp: Any, inputs_NH: Tensor, residual_NH: Tensor, num_experts: int, top_k: int, seed: int
 ) -> tuple[CarvedLayer, Tensor]:
     """Return a layer's fit, and its output with `top_k` experts."""
-    down_HI = mlp.down_proj.weight
     activations_NI = mlp.act_fn(mlp.gate_proj(inputs_NH)) * mlp.up_proj(inputs_NH)
-    dense_NH = activations_NI @ down_HI.T
-    weight_N = 1 / (residual_NH + dense_NH).square().sum(dim=1)
-    energies_NI = unit_energies(activations_NI, down_HI, weight_N)
+    weight_N = 1 / (residual_NH + mlp.down_proj(activations_NI)).square().sum(dim=1)
+    energies_NI = unit_energies(activations_NI.float(), mlp.down_proj.weight.float(), weight_N)
 
+    inputs_NH = inputs_NH.float()
     router = RidgeRouter(inputs_NH)
     members_EC = balanced_partition(
         energies_NI,
@@ -133,4 +134,4 @@ def _carve_layer(
         kept_energy=1 - float(dropped_energy(energies_NE, scores_NE, top_k)),
         hit_rate=hit_rate(scores_NE, energies_NE, top_k),
     )
-    return fit, (activations_NI * kept_NI) @ down_HI.T
+    return fit, mlp.down_proj(activations_NI * kept_NI.to(activations_NI.dtype))

@@ -44,11 +44,11 @@ def refine_router(
     *,
     seed: int,
     steps: int = 150,
-    batch_tokens: int = 4096,
+    batch_tokens: int = 2048,
     temperature: float = 0.25,
     rate: float = 0.02,
 ) -> Tensor:
-    r"""Lower the energy that the router is expected to drop, by stochastic gradient steps.
+    r"""Lower the energy that the router is expected to drop, by gradient steps on batches.
 
     The objective is $\sum_{ne}\epsilon_{ne}\,p_{ne}$ with $p = \sigma((t_n - s_{ne})/\tau)$ the
     soft mask of dropped experts and t halfway between the scores ranked k and k+1. The threshold
@@ -60,13 +60,19 @@ def refine_router(
         return weight_EH
     weight_EH = weight_EH / (inputs_NH @ weight_EH.T).std()
     energies_NE = energies_NE / energies_NE.sum(dim=1).mean()
+    order_N = torch.randperm(len(inputs_NH), generator=torch.Generator().manual_seed(seed))
+    batches = list(
+        zip(
+            torch.split(inputs_NH[order_N], batch_tokens),
+            torch.split(energies_NE[order_N], batch_tokens),
+            strict=True,
+        )
+    )
     optimizer = torch.optim.Adam([weight_EH], lr=rate * float(weight_EH.std()))
-    random = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        batch = torch.randint(len(inputs_NH), (batch_tokens,), generator=random)
-        inputs_BH, energies_BE = inputs_NH[batch], energies_NE[batch]
+    for step in range(steps):
+        inputs_BH, energies_BE = batches[step % len(batches)]
         slope_BE = _slope(inputs_BH @ weight_EH.T, energies_BE, top_k, temperature)
-        weight_EH.grad = slope_BE.T @ inputs_BH / batch_tokens
+        weight_EH.grad = slope_BE.T @ inputs_BH / len(inputs_BH)
         optimizer.step()
     return weight_EH.detach()
 
