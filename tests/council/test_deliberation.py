@@ -248,3 +248,13 @@ def test_a_transcript_is_never_overwritten(tmp_path):
 def test_labels_that_a_voice_imitates_are_not_part_of_its_text():
     result = deliberate(ScriptedEngine({"synthesiser": "Draft A: Paris."}), "Why?")
     assert result.answer == "Paris."
+
+
+def test_control_characters_of_a_model_reach_neither_the_answer_nor_the_terminal():
+    shown = []
+    result = deliberate(
+        ScriptedEngine({"synthesiser": "Pa\x1b[2Jris\x00.\n\tYes."}),
+        "Why?",
+        on_token=lambda voice, piece: shown.append(piece),
+    )
+    assert result.answer == "".join(shown) == "Pa[2Jris.\n\tYes."

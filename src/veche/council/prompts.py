@@ -68,6 +68,7 @@ _LABEL = re.compile(
     r"^(?:(?:to |revised )?draft|answer|question|к? ?черновик\w*|ответ|вопрос)(?: [A-Z])?: *",
     re.IGNORECASE,
 )
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _STOP: dict[Language, tuple[str, ...]] = {
     "en": ("\nDraft ", "\nTo draft ", "\nRevised drafts", "\nObjections:", "\nQuestion:"),
     "ru": ("\nЧерновик ", "\nК черновику ", "\nИсправленные", "\nВозражения:", "\nВопрос:"),
@@ -81,7 +82,12 @@ def stop_texts(language: Language) -> tuple[str, ...]:
 
 def without_label(text: str) -> str:
     """Strip blanks, and a label of our layout that a voice put before its answer."""
-    return _LABEL.sub("", text.strip()).strip()
+    return _LABEL.sub("", printable(text).strip()).strip()
+
+
+def printable(text: str) -> str:
+    """Drop control characters: what a model says must not steer the user's terminal."""
+    return _CONTROL.sub("", text)
 
 
 def system(language: Language) -> str:

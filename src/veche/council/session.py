@@ -127,7 +127,7 @@ class Session:
             "STEP_STARTED", step=name, prefilled_tokens=prefilled, **(facts or {})
         )
         branches = [self._branch(turn) for turn in turns]
-        results = self.engine.decode(self.trunk, branches, self._on_token)
+        results = self.engine.decode(self.trunk, branches, self._shown)
         said: dict[str, list[BranchResult]] = {}
         for turn, result in zip(turns, results, strict=True):
             said.setdefault(turn.voice.name, []).append(result)
@@ -174,6 +174,10 @@ class Session:
         )
         self._num_turns += 1
         return Branch(voice=turn.label, instruction=turn.instruction, sampling=sampling)
+
+    def _shown(self, voice: str, piece: str) -> None:
+        if self._on_token is not None and (visible := prompts.printable(piece)):
+            self._on_token(voice, visible)
 
     def _note_routing(self, voice: str, routing: Routing | None) -> None:
         if routing is None:

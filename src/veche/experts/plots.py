@@ -125,6 +125,7 @@ def _heatmaps(
         )
         tokens = len(routing[voice].expert_ids)
         axis.set_title(_VOICE[language].format(voice=_short(names[voice]), tokens=tokens))
+        axis.locator_params(integer=True)
         axis.set_xlabel(_EXPERT[language])
         axis.set_ylabel(_LAYER[language])
     return image
