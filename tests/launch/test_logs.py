@@ -1,6 +1,10 @@
 """Reading start-up logs, comparing them with the prediction, and learning from them."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.launch.logs import (
     LLAMA_CPP_ONE_CARD,
     SGLANG_TWO_CARDS,
@@ -98,6 +102,7 @@ def test_a_wrong_quantisation_shows_in_the_weights():
     )
     (weights,) = [line for line in comparison.lines if line.quantity == "weight_bytes"]
     assert not weights.holds
+    assert not learn(comparison), "a wrong model teaches nothing"
     assert weights.error > 0.9
 
 
@@ -128,6 +133,19 @@ def test_what_is_learned_narrows_the_interval_around_the_fact():
 def test_what_is_no_start_up_log_is_one_clear_error(text):
     with pytest.raises(InputError):
         parse_log(text)
+
+
+@given(data=st.data())
+def test_a_damaged_log_is_read_or_refused_and_nothing_else(data):
+    log = data.draw(st.sampled_from([VLLM_FP8_ONE_CARD, SGLANG_TWO_CARDS, LLAMA_CPP_ONE_CARD]))
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(log) - 1))
+        rest = log[place + data.draw(st.integers(0, 30)) :]
+        log = log[:place] + data.draw(st.text(".,0123456789 =\n'", max_size=12)) + rest
+    with suppress(InputError):
+        facts = parse_log(log)
+        comparison = compare(case_of(STOCK, facts, find_gpu("rtx-pro-6000")), facts)
+        assert comparison.as_dict()["engine"] == facts.engine
 
 
 def test_a_missing_file_and_a_damaged_store_are_clear_errors(tmp_path):

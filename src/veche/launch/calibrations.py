@@ -38,9 +38,13 @@ def calibrations() -> list[dict[str, Any]]:
 
 
 def learn(comparison: Comparison) -> bool:
-    """Keep what a log teaches for this machine; return False if it teaches nothing new."""
+    """Keep what a log teaches for this machine; return False if it teaches nothing new.
+
+    A log whose weights are not the predicted ones is of another model or quantisation, and one
+    far outside the interval is of a shared card: neither teaches anything about the overhead.
+    """
     entries = calibrations()
-    if comparison.position is None or any(e["digest"] == comparison.digest for e in entries):
+    if any(e["digest"] == comparison.digest for e in entries) or not _is_credible(comparison):
         return False
     case = comparison.case
     entry = {
@@ -49,12 +53,18 @@ def learn(comparison: Comparison) -> bool:
         "engine_version": case.engine_version,
         "gpu": case.gpu.name,
         "num_gpus": case.layout.num_gpus,
-        "position": round(comparison.position, 6),
+        "position": round(comparison.position or 0.0, 6),
         "overhead_bytes": comparison.overhead_bytes,
         "digest": comparison.digest,
     }
     write_json(calibrations_file(), {"schema": SCHEMA, "entries": [*entries, entry]})
     return True
+
+
+def _is_credible(comparison: Comparison) -> bool:
+    if comparison.position is None or not -1 <= comparison.position <= 2:
+        return False
+    return all(line.holds for line in comparison.lines if line.quantity == "weight_bytes")
 
 
 def spans(gpu: str, num_gpus: int = 1) -> Mapping[str, Span]:

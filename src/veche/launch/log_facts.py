@@ -114,10 +114,20 @@ def parse_log(text: str, *, where: str = "log") -> LogFacts:
             f"{where} is not a start-up log that veche knows",
             hint="give what vLLM, SGLang or llama-server print when they start",
         )
-    facts = LogFacts(digest=digest, **readers[engine][1](text))
+    facts = LogFacts(digest=digest, **_plausible(readers[engine][1](text)))
     if facts.weight_bytes is None and facts.kv_available_bytes is None and facts.kv_tokens is None:
         raise InputError(
             f"{where} says nothing about memory",
             hint="give the log from its first line, at the engine's usual log level",
         )
     return facts
+
+
+def _plausible(facts: dict[str, Any]) -> dict[str, Any]:
+    """Leave out numbers that only a damaged log can have: nothing, or more than the whole card."""
+    return {
+        key: value
+        for key, value in facts.items()
+        if isinstance(value, str | bool | None)
+        or (0 < value <= 1 if key == "utilization" else value > 0)
+    }
