@@ -1,6 +1,8 @@
 """A GGUF file → a Hugging Face folder, by transformers' own reader. This file imports torch."""
 
+import io
 import shutil
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
@@ -43,7 +45,10 @@ def convert_gguf(file: Path, target: Path, *, license_id: str) -> None:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    with quiet_transformers():
+    with (
+        quiet_transformers(),
+        redirect_stderr(io.StringIO()),
+    ):  # transformers' GGUF bar has no switch
         try:
             where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
@@ -25,7 +26,7 @@ def load_model(
     dtype: torch.dtype | Literal["auto"] = "auto",
     attention: Attention = "sdpa",
 ) -> Model:
-    """Load the model in `folder`, in evaluation mode.
+    """Load the model in `folder`, in evaluation mode, with no router logits to add up.
 
     Args:
         folder: a checkpoint folder: safetensors, local, no code of its own.
@@ -35,11 +36,19 @@ def load_model(
         attention: transformers' attention implementation.
 
     Raises:
-        CheckpointError: a tensor is missing, left over, or of a wrong shape.
+        CheckpointError: files are missing, damaged or pickled; a tensor is missing, left over, or
+            of a wrong shape.
     """
-    raw = edited(read_config(folder), dict(changes or {}))
-    with quiet_transformers():
+    raw = read_config(folder)
+    if changes:
+        raw = edited(raw, dict(changes))
+    _require_safetensors(folder)
+    with quiet_transformers(), _as_checkpoint_errors(folder):
         config = AutoConfig.for_model(**raw)
+        # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
+        # makes fail: the routers are listened to directly.
+        if hasattr(config, "output_router_logits"):
+            config.output_router_logits = False
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -58,6 +67,17 @@ def load_model(
     return model.eval()
 
 
+def _require_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        raise CheckpointError(
+            f"{folder} holds pickled weights, which can run code when they are loaded",
+            hint="convert them to safetensors first",
+        )
+    raise CheckpointError(f"{folder} holds no *.safetensors file", hint="check the path")
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load the tokenizer in `folder`.
 
@@ -72,6 +92,18 @@ def load_tokenizer(folder: Path) -> Any:
                 f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}",
                 hint="copy tokenizer.json and tokenizer_config.json of the base model there",
             ) from error
+
+
+@contextmanager
+def _as_checkpoint_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise CheckpointError(
+            f"{folder} can't be loaded: {reason[0]}",
+            hint="build or download the checkpoint again",
+        ) from error
 
 
 @contextmanager

@@ -223,13 +223,14 @@ class _Bench:
             yield model(input_ids=window[None], use_cache=False).logits[0]
 
     def _apply_gain(self, model: Model) -> None:
-        """Scale the experts of a loaded source as expert_gain scales them on disk."""
+        """Scale the experts of a loaded source as expert_gain does, rounding as the files do."""
         if "expert_gain" not in self._plan.operations:
             return
         gain = gain_of(growth_of(self._plan))
+        dtype = getattr(torch, self._plan.base_spec.torch_dtype)
         for name, weight in model.named_parameters():
             if name.endswith("experts.down_proj"):
-                weight.data.copy_(weight.float() * gain)
+                weight.data.copy_((weight.float() * gain).to(dtype))
 
 
 def _exact(bench: _Bench, advance: Any) -> Exact:

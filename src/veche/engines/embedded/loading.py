@@ -1,18 +1,15 @@
 """Load a Hugging Face folder: safetensors only, local only, and no code but ours."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging
+from transformers import GenerationConfig
 
-from veche.core.errors import CheckpointError, InputError, UnsupportedError
-from veche.core.files import read_json_object
+from veche.checkpoint.config import read_config, spec_of
+from veche.core.errors import InputError, UnsupportedError
+from veche.surgery.loading import load_model, load_tokenizer
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -44,31 +41,16 @@ def load(folder: Path, *, dtype: str, device: str, top_k: int | None) -> LoadedM
         InputError: `dtype`, `device` or `top_k` is not possible.
         UnsupportedError: the model attends through a window or a recurrent state.
     """
-    _check_files(folder)
     if dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown", hint=f"use one of {', '.join(_DTYPES)}")
     target = _device(device)
-    with _quiet(), _as_checkpoint_errors(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        _check_attention(config, folder)
-        if top_k is not None:
-            _set_top_k(config, top_k)
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(
-            f"{folder} lacks {len(missing)} tensors that its config.json asks for, "
-            f"first {missing[0]}",
-            hint="build or download the checkpoint again",
-        )
+    changes = {} if top_k is None else _top_k_change(folder, top_k)
+    model = load_model(
+        folder, changes=changes, dtype="auto" if dtype == "auto" else getattr(torch, dtype)
+    )
+    config = model.config
+    _check_attention(config, folder)
+    tokenizer = load_tokenizer(folder)
     return LoadedModel(
         name=folder.resolve().name,
         model=model.to(target).eval(),
@@ -76,18 +58,6 @@ def load(folder: Path, *, dtype: str, device: str, top_k: int | None) -> LoadedM
         end_ids=_end_ids(folder, config, tokenizer),
         context_tokens=int(config.max_position_embeddings),
     )
-
-
-def _check_files(folder: Path) -> None:
-    read_json_object(folder / "config.json")
-    if any(folder.glob("*.safetensors")):
-        return
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise CheckpointError(
-            f"{folder} holds pickled weights, which can run code when they are loaded",
-            hint="convert them to safetensors first",
-        )
-    raise CheckpointError(f"{folder} holds no *.safetensors file", hint="check the path")
 
 
 def _device(name: str) -> torch.device:
@@ -111,14 +81,14 @@ def _check_attention(config: Any, folder: Path) -> None:
         )
 
 
-def _set_top_k(config: Any, top_k: int) -> None:
+def _top_k_change(folder: Path, top_k: int) -> dict[str, int]:
     # Routers copy the number when they are made: later changes of the config do nothing.
-    if not hasattr(config, "num_experts_per_tok"):
-        raise InputError(f"top_k {top_k} was given, but {config.model_type} has no experts")
-    num_experts = getattr(config, "num_experts", None) or config.num_local_experts
-    if not 1 <= top_k <= num_experts:
-        raise InputError(f"top_k {top_k} is not in 1..{num_experts}, the number of experts")
-    config.num_experts_per_tok = top_k
+    spec = spec_of(read_config(folder))
+    if not spec.num_experts:
+        raise InputError(f"top_k {top_k} was given, but {spec.model_type} has no experts")
+    if not 1 <= top_k <= spec.num_experts:
+        raise InputError(f"top_k {top_k} is not in 1..{spec.num_experts}, the number of experts")
+    return {"num_experts_per_tok": top_k}
 
 
 def _end_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
@@ -129,29 +99,3 @@ def _end_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
     for value in given:
         ids.update(value if isinstance(value, list) else [value])
     return frozenset(ids - {None})
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bar and load report off the terminal: we check the report."""
-    had_bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if had_bar:
-            logging.enable_progress_bar()
-
-
-@contextmanager
-def _as_checkpoint_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CheckpointError(
-            f"{folder} can't be loaded: {reason[0]}",
-            hint="build or download the checkpoint again",
-        ) from error
