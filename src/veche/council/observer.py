@@ -7,7 +7,7 @@ import numpy as np
 
 from veche.council.agreement import disagreement
 from veche.engines.protocol import BranchResult
-from veche.experts.metrics import token_entropy
+from veche.experts.metrics import expert_counts, load, load_entropy
 
 
 def measure(
@@ -16,7 +16,8 @@ def measure(
     """Return the signals of one step; a signal that the engine can't give is left out.
 
     `token_entropy`: mean entropy of each voice's next-token distributions, in nats.
-    `routing_entropy`: mean normalised entropy of its tokens' expert weights, 0–1.
+    `routing_entropy`: how evenly a voice's tokens use the experts, 0–1: the normalised entropy of
+        its load, mean over layers; k of E experts for every token give at least ln k / ln E.
     `agreement`, `disagreement`: between the step's texts, where there are several.
     """
     signals: dict[str, Any] = {}
@@ -24,17 +25,7 @@ def measure(
         voice: _mean([value for result in said for value in result.entropies or ()])
         for voice, said in results.items()
     }
-    routed = {
-        voice: _mean(
-            [
-                float(value)
-                for result in said
-                if result.routing is not None
-                for value in token_entropy(result.routing.weights).mean(-1)
-            ]
-        )
-        for voice, said in results.items()
-    }
+    routed = {voice: _routing_entropy(said) for voice, said in results.items()}
     for key, values in (("token_entropy", entropies), ("routing_entropy", routed)):
         known = {voice: round(value, 4) for voice, value in values.items() if value is not None}
         if known:
@@ -47,3 +38,11 @@ def measure(
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
+
+
+def _routing_entropy(results: Sequence[BranchResult]) -> float | None:
+    routings = [result.routing for result in results if result.routing is not None]
+    if not any(len(routing.expert_ids) for routing in routings):
+        return None
+    counts_LE = sum(expert_counts(routing.expert_ids, routing.num_experts) for routing in routings)
+    return float(load_entropy(load(np.asarray(counts_LE))).mean())

@@ -44,8 +44,8 @@ PHRASES: dict[str, Phrase] = {
         "ru": "отчёт: всё на одной странице",
     },
     "question": {
-        "en": "Why is the sky blue at noon and red at sunset?",
-        "ru": "Почему небо днём голубое, а на закате красное?",
+        "en": "What is the capital of France, and what is it known for?",
+        "ru": "Какой город — столица Франции и чем он известен?",
     },
     "unchanged": {"en": "unchanged, kept", "ru": "без изменений, оставлено"},
     "stage_done": {"en": "{seconds:.1f} s", "ru": "{seconds:.1f} с"},

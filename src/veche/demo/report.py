@@ -14,6 +14,7 @@ from veche.council.transcript import read_transcript
 from veche.council.voices import default_voices
 from veche.demo.chain import RECORD_NAME
 from veche.demo.report_phrases import PHRASES
+from veche.planning import phrases as planning
 
 _RESULTS = ("carve", "plan", "verify", "launch", "ask", "experts")
 
@@ -40,7 +41,7 @@ def _content(folder: Path, question: str, language: Language) -> dict[str, Any]:
     stages = read_json_object(folder / RECORD_NAME)
     return {
         **results,
-        "say": {key: words[language] for key, words in PHRASES.items()},
+        "say": {key: words[language] for key, words in {**planning.PHRASES, **PHRASES}.items()},
         "language": language,
         "version": __version__,
         "question": question,
