@@ -27,7 +27,9 @@ def carve(
         Path | None,
         typer.Option(help="Calibration text.", show_default="half of Python's own help texts"),
     ] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Calibration tokens.")] = 8192,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Calibration tokens.", show_default="16384")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -46,7 +48,7 @@ def carve(
             num_experts=num_experts,
             num_experts_per_tok=top_k,
             fit_experts_per_tok=fit_top_k,
-            calibration_tokens=tokens,
+            calibration_tokens=tokens or CarveSettings().calibration_tokens,
             seed=seed,
         ),
         text=None if text is None else read_text(text),

@@ -17,13 +17,12 @@ from veche.cli.doctor import doctor
 from veche.cli.experts import experts
 from veche.cli.launch import launch
 from veche.cli.plan import plan
-from veche.cli.terminal import print_error, stderr
+from veche.cli.terminal import print_error
 from veche.cli.verify import verify
-from veche.core.errors import InputError, VecheError
+from veche.core.errors import InputError, StoppedError, VecheError
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, from click itself or from the copy that newer versions of typer carry."""
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="veche",
@@ -76,8 +75,8 @@ def main(arguments: list[str]) -> int:
     except _USAGE_ERROR as error:
         return _usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        stderr.print("interrupted; finished work is kept: run the same command again")
-        return _INTERRUPTED
+        print_error(StoppedError(), as_json=as_json)
+        return StoppedError.exit_code
     except BrokenPipeError:
         return 0
 

@@ -8,10 +8,11 @@ VecheError
 │   ├── OutputError       a place to write to
 │   ├── UnsupportedError  asked of something that cannot do it
 │   └── MissingExtraError a package that is not installed
-└── FailureError      exit 1: the input was good, the work did not succeed
-    ├── DiskError         the disk refused
-    ├── EngineError       a model did not answer
-    └── VerificationError a result is not what it must be
+├── FailureError      exit 1: the input was good, the work did not succeed
+│   ├── DiskError         the disk refused
+│   ├── EngineError       a model did not answer
+│   └── VerificationError a result is not what it must be
+└── StoppedError      exit 130: the user stopped it
 """
 
 from typing import ClassVar
@@ -83,3 +84,15 @@ class EngineError(FailureError):
 
 class VerificationError(FailureError):
     """A result is not what it must be."""
+
+
+class StoppedError(VecheError):
+    """The user stopped the work, with Ctrl-C."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__(
+            "interrupted: nothing is half-written, and what was finished is kept",
+            hint="run the same command again; veche build takes --resume",
+        )
