@@ -1,10 +1,12 @@
 """`veche launch`: what fits on a card, and the command that starts it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veche.cli.launch_log import compare_with_log
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from veche.checkpoint.spec import ModelSpec
     from veche.core.language import Language
+    from veche.launch.alternatives import Alternative
     from veche.launch.profile import Profile
 
 
@@ -33,16 +36,30 @@ def launch(
         int | None, typer.Option(min=1, help="The longest sequence, in tokens.")
     ] = None,
     sessions: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the recommended profile's scripts, unit and Compose file here."),
+    ] = None,
+    parse_log: Annotated[
+        Path | None,
+        typer.Option(help="Compare with an engine's start-up log, and learn from it."),
+    ] = None,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits, how fast it will be, and how to start it."""
-    from veche.launch.profiles import profiles_for
+    from veche.launch.alternatives import alternatives
+    from veche.launch.calibrations import spans
+    from veche.launch.profiles import profiles_of
+    from veche.launch.recommend import recommended
+    from veche.launch.wish import make_wish
 
     language = chosen_language(lang)
     spec, name = subject(model, language)
-    profiles = profiles_for(
-        spec,
+    if parse_log is not None:
+        compare_with_log(spec, parse_log, gpu, quant, kv, language, as_json=as_json)
+        return
+    wish = make_wish(
         gpu=gpu,
         num_gpus=gpus,
         num_nodes=nodes,
@@ -54,15 +71,49 @@ def launch(
         model_path=model if Path(model).is_dir() else "MODEL",
         language=language,
     )
+    wish = replace(wish, spans=spans(wish.gpu.name, gpus * nodes))
+    profiles = profiles_of(spec, wish)
+    chosen = recommended(profiles)
+    nearest = [] if chosen else alternatives(spec, wish)
+    files = _written(chosen, out, language)
     if as_json:
-        print_json(launch_report(name, profiles))
+        print_json(launch_report(name, profiles, nearest, files))
     else:
         show_profiles(name, profiles, language)
+        show_alternatives(nearest, language)
+        for file in files:
+            stdout.print(str(file), markup=False, soft_wrap=True)
 
 
-def launch_report(name: str, profiles: "Sequence[Profile]") -> dict[str, Any]:
+def launch_report(
+    name: str,
+    profiles: "Sequence[Profile]",
+    nearest: "Sequence[Alternative]" = (),
+    files: "Sequence[Path]" = (),
+) -> dict[str, Any]:
     """Return the JSON object of `veche launch --json`."""
-    return {"model": name, "profiles": [profile.as_dict() for profile in profiles]}
+    return {
+        "model": name,
+        "profiles": [profile.as_dict() for profile in profiles],
+        "alternatives": [
+            {"reason": each.reason, "profile": each.profile.as_dict()} for each in nearest
+        ],
+        "files": [str(file) for file in files],
+    }
+
+
+def _written(chosen: "Profile | None", out: Path | None, language: "Language") -> "list[Path]":
+    from veche.core.errors import InputError
+    from veche.launch.emit import write_files
+
+    if out is None:
+        return []
+    if chosen is None:
+        raise InputError(
+            "nothing that was asked for fits, so there is nothing to write",
+            hint="run it without --out to see the nearest that fits",
+        )
+    return write_files(chosen, out, language)
 
 
 def subject(model: str, language: "Language") -> tuple["ModelSpec", str]:
@@ -136,3 +187,16 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
             stdout.print(environment + shlex.join(profile.command), markup=False, soft_wrap=True)
             for note in profile.notes:
                 stdout.print(f"· {note}", style="dim", markup=False)
+
+
+def show_alternatives(nearest: "Sequence[Alternative]", language: "Language") -> None:
+    """Print what comes nearest to a wish that does not fit."""
+    import shlex
+
+    from veche.cli.phrases import phrase
+
+    if nearest:
+        stdout.print("\n" + phrase("nearest", language), style="bold", markup=False)
+    for each in nearest:
+        stdout.print(f"· {each.reason}", markup=False)
+        stdout.print("  " + shlex.join(each.profile.command), markup=False, soft_wrap=True)

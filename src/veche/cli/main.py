@@ -15,7 +15,9 @@ from veche.cli.carve import carve
 from veche.cli.demo import demo
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
+from veche.cli.gpus import gpus
 from veche.cli.launch import launch
+from veche.cli.launch_log import calibrations
 from veche.cli.plan import plan
 from veche.cli.terminal import print_error
 from veche.cli.verify import verify
@@ -50,7 +52,7 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, plan, build, verify, launch, ask, experts, demo, doctor
+    carve, plan, build, verify, launch, gpus, calibrations, ask, experts, demo, doctor
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

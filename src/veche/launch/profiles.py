@@ -1,16 +1,14 @@
 """Launch profiles: for each engine and data type, whether a model fits, how fast, how to start."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
-from veche.core.language import Language
-from veche.launch.case import ENGINES, Case, EngineName, position_limit
+from veche.launch.case import Case, EngineName, position_limit
 from veche.launch.command import command_for, facts_of
 from veche.launch.fit import Fit, fit_of
-from veche.launch.gpus import Gpu
 from veche.launch.layout import choose_layout
 from veche.launch.memory import Memory, memory_of
 from veche.launch.phrases import phrase
@@ -25,14 +23,7 @@ from veche.launch.support import (
     default_step,
     obstacle,
 )
-from veche.launch.wish import (
-    Wish,
-    engine_names,
-    gpu_named,
-    kv_dtype_names,
-    positive,
-    quantization_names,
-)
+from veche.launch.wish import Wish, make_wish
 
 SPEED_CONTEXT_TOKENS = 1024
 """Context at which decode_tokens_per_s is stated; benchmarks are run at such lengths."""
@@ -40,54 +31,17 @@ PROMPT_TOKENS = 4096
 """Prompt for which time_to_first_token_s is stated."""
 
 
-def profiles_for(
-    spec: ModelSpec,
-    *,
-    gpu: str | Gpu,
-    num_gpus: int = 1,
-    num_nodes: int = 1,
-    engines: Sequence[str] = ENGINES,
-    quantizations: Sequence[str] | None = None,
-    kv_dtypes: Sequence[str] | None = None,
-    context_tokens: int | None = None,
-    num_sessions: int = 1,
-    model_path: str = "MODEL",
-    language: Language = "en",
-    **more: Any,
-) -> list[Profile]:
+def profiles_for(spec: ModelSpec, **asked: Any) -> list[Profile]:
     """Return a profile for each engine, quantisation and KV type; one of them is recommended.
 
     Args:
         spec: the model.
-        gpu: a card or its name.
-        num_gpus: cards in each machine.
-        num_nodes: machines.
-        engines: names of engines, or "all".
-        quantizations: what to try; by default what people use with each engine.
-        kv_dtypes: what to try; by default all that the engine has.
-        context_tokens: the longest sequence that must fit.
-        num_sessions: how many of them at once.
-        model_path: what the command shall load.
-        language: of reasons and notes.
-        **more: further fields of `Wish`.
+        **asked: see make_wish.
 
     Raises:
         InputError: an unknown name, or a number out of range.
     """
-    wish = Wish(
-        gpu=gpu_named(gpu),
-        num_gpus=positive(num_gpus, "the number of cards"),
-        num_nodes=positive(num_nodes, "the number of machines"),
-        engines=engine_names(engines),
-        quantizations=quantization_names(quantizations),
-        kv_dtypes=kv_dtype_names(kv_dtypes),
-        context_tokens=None if context_tokens is None else positive(context_tokens, "the context"),
-        num_sessions=positive(num_sessions, "the number of sessions"),
-        model_path=model_path,
-        language=language,
-        **more,
-    )
-    return profiles_of(spec, wish)
+    return profiles_of(spec, make_wish(**asked))
 
 
 def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from veche.core.errors import InputError
 from veche.core.language import Language
@@ -56,7 +57,48 @@ class Wish:
     language: Language = "en"
 
 
-def positive(number: int, what: str) -> int:
+def make_wish(
+    *,
+    gpu: str | Gpu,
+    num_gpus: int = 1,
+    num_nodes: int = 1,
+    engines: Sequence[str] = ENGINES,
+    quantizations: Sequence[str] | None = None,
+    kv_dtypes: Sequence[str] | None = None,
+    context_tokens: int | None = None,
+    num_sessions: int = 1,
+    **more: Any,
+) -> Wish:
+    """Check what was asked, in the user's words, and return it.
+
+    Args:
+        gpu: a card or its name.
+        num_gpus: cards in each machine.
+        num_nodes: machines.
+        engines: names of engines, or "all".
+        quantizations: what to try; by default what people use with each engine.
+        kv_dtypes: what to try; by default all that the engine has.
+        context_tokens: the longest sequence that must fit.
+        num_sessions: how many of them at once.
+        **more: further fields of `Wish`.
+
+    Raises:
+        InputError: an unknown name, or a number out of range.
+    """
+    return Wish(
+        gpu=find_gpu(gpu) if isinstance(gpu, str) else gpu,
+        num_gpus=_positive(num_gpus, "the number of cards"),
+        num_nodes=_positive(num_nodes, "the number of machines"),
+        engines=_engine_names(engines),
+        quantizations=_each(quantizations, lambda name: quantization(name).name),
+        kv_dtypes=_each(kv_dtypes, kv_dtype),
+        context_tokens=None if context_tokens is None else _positive(context_tokens, "the context"),
+        num_sessions=_positive(num_sessions, "the number of sessions"),
+        **more,
+    )
+
+
+def _positive(number: int, what: str) -> int:
     """Return `number`, which counts something.
 
     Raises:
@@ -67,12 +109,7 @@ def positive(number: int, what: str) -> int:
     return number
 
 
-def gpu_named(gpu: str | Gpu) -> Gpu:
-    """Return the card that is meant."""
-    return find_gpu(gpu) if isinstance(gpu, str) else gpu
-
-
-def engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
+def _engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
     """Return the engines that are meant; "all" is every one.
 
     Raises:
@@ -81,16 +118,6 @@ def engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
     if list(names) == ["all"]:
         return ENGINES
     return tuple(_engine(name) for name in names)
-
-
-def quantization_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the quantisations that are meant, in veche's own spelling."""
-    return _each(names, lambda name: quantization(name).name)
-
-
-def kv_dtype_names(names: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the KV cache types that are meant, in veche's own spelling."""
-    return _each(names, kv_dtype)
 
 
 def _each(names: Sequence[str] | None, read: Callable[[str], str]) -> tuple[str, ...] | None:
