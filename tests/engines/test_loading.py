@@ -83,14 +83,14 @@ def test_a_missing_folder_or_config_is_refused(tmp_path):
 def test_pickled_weights_are_not_read(copy):
     (copy / "model.safetensors").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(CheckpointError, match="pickled"):
+    with pytest.raises(CheckpointError, match="pickle files"):
         create(copy)
 
 
 def test_truncated_weights_are_refused(copy):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="can't be loaded"):
+    with pytest.raises(CheckpointError, match="is truncated"):
         create(copy)
 
 

@@ -68,7 +68,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             "the original weights",
             hint="use the bf16 checkpoint of this model",
         )
-    shards = _shards_of(folder)
+    shards = shards_of(folder)
     return Checkpoint(
         folder=folder,
         config=config,
@@ -78,25 +78,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     )
 
 
-def read_tensor(info: TensorInfo) -> NDArray[Any]:
-    """Return a tensor as a read-only array that is mapped from the file, not copied.
+def shards_of(folder: Path) -> tuple[Path, ...]:
+    """Return the safetensors files of a checkpoint, in order.
 
     Raises:
-        UnsupportedError: its dtype is not one of weights.
+        CheckpointError: there are none, one is missing, or the weights are pickled.
     """
-    if info.dtype not in WEIGHT_DTYPES:
-        raise UnsupportedError(
-            f"{info.file}: tensor {info.name!r} has dtype {info.dtype}, not one of "
-            f"{', '.join(WEIGHT_DTYPES)}",
-            hint="use the model's bf16, fp16 or fp32 checkpoint",
-        )
-    if info.num_bytes == 0:
-        return np.empty(info.shape, WEIGHT_DTYPES[info.dtype])
-    raw = np.memmap(info.file, np.uint8, mode="r", offset=info.start, shape=(info.num_bytes,))
-    return raw.view(WEIGHT_DTYPES[info.dtype]).reshape(info.shape)
-
-
-def _shards_of(folder: Path) -> tuple[Path, ...]:
     index = folder / INDEX_NAME
     if index.is_file():
         weight_map = read_json_object(index).get("weight_map")
@@ -116,6 +103,24 @@ def _shards_of(folder: Path) -> tuple[Path, ...]:
         f"{folder} holds neither {SINGLE_NAME} nor {INDEX_NAME}",
         hint="give the folder of a downloaded model",
     )
+
+
+def read_tensor(info: TensorInfo) -> NDArray[Any]:
+    """Return a tensor as a read-only array that is mapped from the file, not copied.
+
+    Raises:
+        UnsupportedError: its dtype is not one of weights.
+    """
+    if info.dtype not in WEIGHT_DTYPES:
+        raise UnsupportedError(
+            f"{info.file}: tensor {info.name!r} has dtype {info.dtype}, not one of "
+            f"{', '.join(WEIGHT_DTYPES)}",
+            hint="use the model's bf16, fp16 or fp32 checkpoint",
+        )
+    if info.num_bytes == 0:
+        return np.empty(info.shape, WEIGHT_DTYPES[info.dtype])
+    raw = np.memmap(info.file, np.uint8, mode="r", offset=info.start, shape=(info.num_bytes,))
+    return raw.view(WEIGHT_DTYPES[info.dtype]).reshape(info.shape)
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -28,7 +28,7 @@ def carve(
         typer.Option(help="Calibration text.", show_default="half of Python's own help texts"),
     ] = None,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Calibration tokens.", show_default="16384")
+        int | None, typer.Option(min=1, help="Calibration tokens.", show_default="32768")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
     as_json: JsonOption = False,

@@ -196,7 +196,7 @@ def _require_space(folder: Path, num_bytes: int) -> None:
         raise DiskError(
             f"the disk is full: {folder} needs {format_bytes(num_bytes)}, "
             f"{format_bytes(free)} are free",
-            hint="free some space, then run the same command again with --resume",
+            hint="free some space, then run the same command again (veche build: with --resume)",
         )
 
 

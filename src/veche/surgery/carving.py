@@ -50,7 +50,7 @@ class CarveSettings:
     num_experts: int = 16
     num_experts_per_tok: int | None = None
     fit_experts_per_tok: int | None = None
-    calibration_tokens: int = 16_384
+    calibration_tokens: int = 32_768
     check_tokens: int = 512
     seed: int = 0
 

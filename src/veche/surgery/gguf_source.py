@@ -6,10 +6,11 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from veche.core.errors import CheckpointError, DiskError
-from veche.core.files import write_text
+from veche.core.files import disk_error, write_text
 from veche.surgery.loading import quiet_transformers
 
 _CARD = """---
@@ -39,7 +40,12 @@ def convert_gguf(file: Path, target: Path, *, license_id: str) -> None:
         write_text(partial / "README.md", _CARD.format(license=license_id, file=file.name))
         partial.rename(target)
     except OSError as error:
-        raise DiskError(f"{target} could not be written: {error}") from error
+        raise disk_error(error, target) from error
+    except SafetensorError as error:  # safetensors' own name for a disk that refuses
+        raise DiskError(
+            f"{target} could not be written: {error}",
+            hint="free some space, then run the same command again",
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

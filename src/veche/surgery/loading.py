@@ -12,6 +12,8 @@ from transformers.utils import logging
 
 from veche.checkpoint.config import read_config
 from veche.checkpoint.edit import edited
+from veche.checkpoint.header import read_header
+from veche.checkpoint.reader import shards_of
 from veche.core.errors import CheckpointError
 
 Attention = Literal["sdpa", "eager"]
@@ -42,7 +44,8 @@ def load_model(
     raw = read_config(folder)
     if changes:
         raw = edited(raw, dict(changes))
-    _require_safetensors(folder)
+    for file in shards_of(folder):
+        read_header(file)
     with quiet_transformers(), _as_checkpoint_errors(folder):
         config = AutoConfig.for_model(**raw)
         # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
@@ -65,17 +68,6 @@ def load_model(
                 hint="the weights and config.json are not of one model: build it again",
             )
     return model.eval()
-
-
-def _require_safetensors(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
-        raise CheckpointError(
-            f"{folder} holds pickled weights, which can run code when they are loaded",
-            hint="convert them to safetensors first",
-        )
-    raise CheckpointError(f"{folder} holds no *.safetensors file", hint="check the path")
 
 
 def load_tokenizer(folder: Path) -> Any:
