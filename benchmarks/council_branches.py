@@ -1,6 +1,6 @@
 """Four branches over one prefilled trunk, against four calls of transformers' own generate().
 
-    python benchmarks/council_branches.py MODEL_FOLDER [--branches 4] [--trunk 1000] [--new 64]
+    python benchmarks/council_branches.py [MODEL_FOLDER] [--branches 4] [--trunk 1000] [--new 64]
 
 A third side, our own loop with one branch at a time over a fresh trunk, tells what sharing gains
 apart from what our loop gains over generate(). The same model object, greedy, and every branch
@@ -152,7 +152,7 @@ def _ratios(rounds: dict[str, list[dict[str, float]]], side: str) -> dict[str, f
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Branches over one trunk against generate().")
-    parser.add_argument("model", help="a Hugging Face folder")
+    parser.add_argument("model", nargs="?", default="out/demo/model", help="a Hugging Face folder")
     parser.add_argument("--branches", type=int, default=4)
     parser.add_argument("--trunk", type=int, default=1000)
     parser.add_argument("--new", type=int, default=64)

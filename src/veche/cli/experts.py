@@ -60,12 +60,17 @@ def show_summary(summary: dict[str, Any]) -> None:
     """Print a summary for people."""
     from rich.table import Table
 
+    voices = summary["voices"]
     table = Table(show_edge=False, pad_edge=False)
-    for key in summary["voices"][0]:
-        table.add_column(key, justify="left" if key == "name" else "right")
-    for voice in summary["voices"]:
-        table.add_row(*(_cell(value) for value in voice.values()))
+    table.add_column("")
+    for voice in voices:
+        table.add_column(voice["name"], justify="right")
+    for key in [key for key in voices[0] if key != "name"]:
+        table.add_row(key, *(_cell(voice[key]) for voice in voices))
+    for voice, row in zip(voices, summary["overlap"], strict=True):
+        table.add_row(f"overlap with {voice['name']}", *(_cell(value) for value in row))
     stdout.print(table)
+    stdout.print(f"overlap by chance: {summary['null_overlap']:.3f}")
 
 
 def _cell(value: object) -> str:
@@ -73,6 +78,14 @@ def _cell(value: object) -> str:
 
 
 def _routing(run: Path) -> Any:
+    from veche.core.errors import InputError
     from veche.experts.store import FILE_NAME, load_routing
 
-    return load_routing(run / FILE_NAME if run.is_dir() else run)
+    path = run / FILE_NAME if run.is_dir() else run
+    routing = load_routing(path)
+    if not any(len(routed.expert_ids) for routed in routing.values()):
+        raise InputError(
+            f"{path} holds no routing: the model that was asked has no experts, or said nothing",
+            hint="ask a mixture-of-experts model",
+        )
+    return routing

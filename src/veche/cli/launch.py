@@ -164,7 +164,11 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
         "speed",
     ):
         is_number = key in ("weights", "kv_left", "context", "speed")
-        table.add_column(phrase(f"col_{key}", language), justify="right" if is_number else "left")
+        table.add_column(
+            phrase(f"col_{key}", language),
+            justify="right" if is_number else "left",
+            no_wrap=is_number,
+        )
     for profile in profiles:
         low, high = profile.kv_available_bytes
         slow, fast = profile.decode_tokens_per_s
@@ -174,9 +178,9 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
             profile.kv_dtype,
             Text("✓", style="green") if profile.fits else Text("✗", style="red"),
             format_bytes(profile.weight_bytes),
-            f"{format_bytes(max(low, 0))} – {format_bytes(max(high, 0))}",
+            f"{max(low, 0) / 2**30:.1f}–{max(high, 0) / 2**30:.1f} GiB",
             f"{profile.max_context_tokens:,}",
-            f"{slow:.0f} – {fast:.0f}",
+            f"{slow:.0f}–{fast:.0f}",
             style="bold" if profile.recommended else "",
         )
     stdout.print(table)

@@ -85,9 +85,9 @@ def main(arguments: list[str]) -> int:
 
 def _usage(error: Exception, *, as_json: bool) -> int:
     """Print a mistake on the command line as every other error; a bare group prints its help."""
-    message = str(getattr(error, "message", "") or error)
     if type(error).__name__ == "NoArgsIsHelpError":
         return 0
+    message = str(getattr(error, "format_message", lambda: error)())
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "veche"
     print_error(InputError(message, hint=f"{command} --help"), as_json=as_json)

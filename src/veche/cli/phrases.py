@@ -13,7 +13,7 @@ PHRASES: dict[str, Phrase] = {
     "col_kv_left": {"en": "left for KV", "ru": "остаётся для KV"},
     "col_context": {"en": "context, tokens", "ru": "контекст, токены"},
     "col_speed": {"en": "tokens/s", "ru": "токенов/с"},
-    "nearest": {"en": "The nearest that fits:", "ru": "Ближайшее, что помещается:"},
+    "nearest": {"en": "What fits instead:", "ru": "Что поместится вместо этого:"},
     "col_quantity": {"en": "quantity", "ru": "величина"},
     "col_predicted": {"en": "predicted", "ru": "предсказано"},
     "col_fact": {"en": "in the log", "ru": "в журнале"},

@@ -78,8 +78,10 @@ def show_verification(figures: "Verification") -> None:
     table = Table("dial alone", "value", "ΔNLL", "KL", "same next token", show_edge=False)
     for dial in figures.dials:
         value = dial.value["factor"] if isinstance(dial.value, dict) else dial.value
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        shown = f"{value:g}" if is_number else str(value)
         table.add_row(
-            dial.name, f"{value:g}", f"{dial.nll_delta:+.3f}", f"{dial.kl:.3f}",
+            dial.name, shown, f"{dial.nll_delta:+.3f}", f"{dial.kl:.3f}",
             f"{dial.top1_agreement:.1%}",
         )  # fmt: skip
     stdout.print(table)

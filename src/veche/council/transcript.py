@@ -47,10 +47,11 @@ class Transcript:
     """The events of one run, in memory and, when a path is given, on disk as JSON lines.
 
     NOTE: every event is flushed as one line before anyone is told of it, so whatever was shown
-    is in the file, and an interrupted run leaves a valid beginning.
+    is in the file, and an interrupted run leaves a valid beginning; the next run in its place
+    moves that aside, as transcript.unfinished.jsonl.
 
     Raises:
-        OutputError: the file exists already.
+        OutputError: the file exists already, and is not of an interrupted run.
     """
 
     def __init__(self, path: Path | None = None, *, on_event: OnEvent | None = None) -> None:
@@ -137,9 +138,19 @@ def _event(path: Path, seq: int, line: str) -> Event:
     return Event(**value)
 
 
+def _is_unfinished(content: bytes) -> bool:
+    """Tell a run that was interrupted, which may be asked again, from everything else."""
+    is_ours = not content or content.startswith(b'{"seq": 0, "kind": "RUN_STARTED"')
+    return is_ours and b'"kind": "RUN_FINISHED"' not in content
+
+
 def _open_new(path: Path) -> IO[str]:
+    if path.parent.is_file():
+        raise OutputError(f"{path.parent} is a file, not a folder", hint="choose another folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and _is_unfinished(path.read_bytes()):
+            path.replace(path.with_suffix(".unfinished.jsonl"))
         return path.open("x", encoding="utf-8", newline="\n")
     except FileExistsError as error:
         raise OutputError(

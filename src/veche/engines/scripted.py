@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from veche.core.errors import InputError
+from veche.core.errors import InputError, UnsupportedError
 from veche.core.files import read_json_object
 from veche.engines.protocol import Branch, BranchResult, Capability, FinishReason, OnToken, Trunk
 
@@ -13,13 +13,16 @@ Script = Mapping[str, str | Sequence[str]]
 _CONTEXT_TOKENS = 1 << 20
 
 
-def create(model: str | Path) -> "ScriptedEngine":
+def create(model: str | Path, *, top_k: int | None = None) -> "ScriptedEngine":
     """Read a script: a JSON object of voice → reply, or list of replies.
 
     Raises:
         CheckpointError: the file is missing or is no JSON object.
         InputError: a reply is not a text.
+        UnsupportedError: `top_k` is given.
     """
+    if top_k is not None:
+        raise UnsupportedError("a script has no experts", hint="leave --top-k out")
     path = Path(model)
     script = read_json_object(path)
     for voice, replies in script.items():

@@ -45,7 +45,9 @@ def load_routing(path: Path) -> dict[str, Routing]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", hint="run `veche ask` with routing first")
+        raise CheckpointError(
+            f"{path} does not exist", hint="run `veche ask MODEL QUESTION --out FOLDER` first"
+        )
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -114,7 +114,7 @@ PHRASES: dict[str, Phrase] = {
         "ru": "записать оба как есть; движки допустят {reach}",
     },
     "lossy_conflict": {
-        "en": "{fields} change every answer, and the recipe does not agree to that",
+        "en": "the recipe does not agree to what changes every answer: {fields}",
         "ru": "{fields} меняют каждый ответ, а согласия на это в рецепте нет",
     },
     "resolve_lossy": {

@@ -28,7 +28,10 @@ FP32_TOLERANCE = 1e-5
 """Largest difference of two logits in float32, in parts of the largest logit."""
 KL_RESOLUTION = 1e-8
 """KL that float32 logits within FP32_TOLERANCE can show; lower than that is nobody's difference."""
-_DIALS = ("num_experts_per_tok", "rope_theta", "rope_scaling", "max_position_embeddings")
+_DIALS = (
+    "num_experts_per_tok", "norm_topk_prob", "rope_theta", "rope_scaling",
+    "max_position_embeddings", "hidden_act", "rms_norm_eps",
+)  # fmt: skip
 _MIN_TOKENS = 16
 
 
@@ -167,8 +170,12 @@ class _Bench:
     ) -> None:
         self._source, self._target, self._plan = source, target, plan
         self._tokens_WT, self._settings = tokens_WT, settings
-        base = spec_of(read_config(source))
-        self._base_dials = {name: value_of(base, name) for name in _DIALS}
+        base, grown = spec_of(read_config(source)), spec_of(read_config(target))
+        self._base_dials = {
+            name: value_of(base, name)
+            for name in _DIALS
+            if value_of(base, name) != value_of(grown, name)
+        }
 
     def source(
         self,
