@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from veche.core.language import Language
     from veche.launch.alternatives import Alternative
     from veche.launch.profile import Profile
+    from veche.launch.wish import Wish
 
 
 def launch(
@@ -48,10 +49,6 @@ def launch(
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits, how fast it will be, and how to start it."""
-    from veche.launch.alternatives import alternatives
-    from veche.launch.calibrations import spans
-    from veche.launch.profiles import profiles_of
-    from veche.launch.recommend import recommended
     from veche.launch.wish import make_wish
 
     language = chosen_language(lang)
@@ -71,18 +68,28 @@ def launch(
         model_path=model if Path(model).is_dir() else "MODEL",
         language=language,
     )
-    wish = replace(wish, spans=spans(wish.gpu.name, gpus * nodes))
+    _answer(spec, name, wish, out, as_json=as_json)
+
+
+def _answer(spec: "ModelSpec", name: str, wish: "Wish", out: Path | None, *, as_json: bool) -> None:
+    """Compute the profiles, write the files that were asked for, and print."""
+    from veche.launch.alternatives import alternatives
+    from veche.launch.calibrations import spans
+    from veche.launch.profiles import profiles_of
+    from veche.launch.recommend import recommended
+
+    wish = replace(wish, spans=spans(wish.gpu.name, wish.num_gpus * wish.num_nodes))
     profiles = profiles_of(spec, wish)
     chosen = recommended(profiles)
     nearest = [] if chosen else alternatives(spec, wish)
-    files = _written(chosen, out, language)
+    files = _written(chosen, out, wish.language)
     if as_json:
         print_json(launch_report(name, profiles, nearest, files))
-    else:
-        show_profiles(name, profiles, language)
-        show_alternatives(nearest, language)
-        for file in files:
-            stdout.print(str(file), markup=False, soft_wrap=True)
+        return
+    show_profiles(name, profiles, wish.language)
+    show_alternatives(nearest, wish.language)
+    for file in files:
+        stdout.print(str(file), markup=False, soft_wrap=True)
 
 
 def launch_report(
@@ -147,38 +154,25 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
     from rich.text import Text
 
     from veche.cli.phrases import phrase
-    from veche.core.units import format_bytes
+    from veche.launch.gpus import GIB
 
     first = profiles[0]
     cards = first.num_gpus
     stdout.print(f"{name} · {cards} × {first.gpu}", style="bold", markup=False)
     table = Table(show_edge=False, pad_edge=False)
-    for key in (
-        "engine",
-        "weights_type",
-        "kv_type",
-        "fits",
-        "weights",
-        "kv_left",
-        "context",
-        "speed",
-    ):
-        is_number = key in ("weights", "kv_left", "context", "speed")
-        table.add_column(
-            phrase(f"col_{key}", language),
-            justify="right" if is_number else "left",
-            no_wrap=is_number,
-        )
+    for key in ("engine", "types", "fits"):
+        table.add_column(phrase(f"col_{key}", language))
+    for key in ("weights", "kv_left", "context", "speed"):
+        table.add_column(phrase(f"col_{key}", language), justify="right")
     for profile in profiles:
         low, high = profile.kv_available_bytes
         slow, fast = profile.decode_tokens_per_s
         table.add_row(
             profile.engine,
-            profile.quantization,
-            profile.kv_dtype,
+            f"{profile.quantization} / {profile.kv_dtype}",
             Text("✓", style="green") if profile.fits else Text("✗", style="red"),
-            format_bytes(profile.weight_bytes),
-            f"{max(low, 0) / 2**30:.1f}–{max(high, 0) / 2**30:.1f} GiB",
+            f"{profile.weight_bytes / GIB:.2f}",
+            f"{max(low, 0) / GIB:.1f}–{max(high, 0) / GIB:.1f}",
             f"{profile.max_context_tokens:,}",
             f"{slow:.0f}–{fast:.0f}",
             style="bold" if profile.recommended else "",

@@ -6,11 +6,10 @@ from veche.core.language import Phrase, spoken
 
 PHRASES: dict[str, Phrase] = {
     "col_engine": {"en": "engine", "ru": "движок"},
-    "col_weights_type": {"en": "weights as", "ru": "веса как"},
-    "col_kv_type": {"en": "KV as", "ru": "KV как"},
+    "col_types": {"en": "weights / KV", "ru": "веса / KV"},
     "col_fits": {"en": "fits", "ru": "помещается"},
-    "col_weights": {"en": "weights", "ru": "веса"},
-    "col_kv_left": {"en": "left for KV", "ru": "остаётся для KV"},
+    "col_weights": {"en": "weights, GiB", "ru": "веса, ГиБ"},
+    "col_kv_left": {"en": "left for KV, GiB", "ru": "остаётся KV, ГиБ"},
     "col_context": {"en": "context, tokens", "ru": "контекст, токены"},
     "col_speed": {"en": "tokens/s", "ru": "токенов/с"},
     "nearest": {"en": "What fits instead:", "ru": "Что поместится вместо этого:"},
