@@ -161,7 +161,7 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
     stdout.print(f"{name} · {cards} × {first.gpu}", style="bold", markup=False)
     table = Table(show_edge=False, pad_edge=False)
     for key in ("engine", "types", "fits"):
-        table.add_column(phrase(f"col_{key}", language))
+        table.add_column(phrase(f"col_{key}", language), no_wrap=key == "types")
     for key in ("weights", "kv_left", "context", "speed"):
         table.add_column(phrase(f"col_{key}", language), justify="right")
     for profile in profiles:

@@ -7,7 +7,7 @@ from veche.core.language import Phrase, spoken
 PHRASES: dict[str, Phrase] = {
     "col_engine": {"en": "engine", "ru": "движок"},
     "col_types": {"en": "weights / KV", "ru": "веса / KV"},
-    "col_fits": {"en": "fits", "ru": "помещается"},
+    "col_fits": {"en": "fits", "ru": "войдёт"},
     "col_weights": {"en": "weights, GiB", "ru": "веса, ГиБ"},
     "col_kv_left": {"en": "left for KV, GiB", "ru": "остаётся KV, ГиБ"},
     "col_context": {"en": "context, tokens", "ru": "контекст, токены"},
