@@ -1,0 +1,93 @@
+"""A disk that is really full: a small tmpfs."""
+
+import subprocess
+import sys
+
+import pytest
+
+_SIZE = 2 << 20
+_SPARE = 8 << 10
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mount a disk of 2 MiB; it needs root, as in most containers and CI runners."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("tmpfs is Linux's")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is not permitted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def fill(disk, leave):
+    """Take all but about `leave` bytes of the disk."""
+    import shutil
+
+    with (disk / "filler").open("wb") as file:
+        file.write(bytes(shutil.disk_usage(disk).free - leave))
+
+
+def names(folder):
+    return {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("leave", [_SPARE, 100 << 10])
+def test_a_build_says_so_leaves_no_target_and_goes_on_later(veche, shelf, grown, disk, leave):
+    fill(disk, leave)
+    arguments = ("build", shelf / "tiny.yaml", "--source", shelf / "moe", "--out", disk / "out")
+    done = veche(*arguments, "--json")
+    assert done.code == 1
+    assert done.error["type"] == "DiskError"
+    assert "the disk is full" in done.error["message"]
+    assert "free some space" in done.error["hint"]
+    assert names(disk) <= {"filler", "out.partial"}
+    assert not (disk / "out.partial" / "config.json").exists()
+    (disk / "filler").unlink()
+    assert veche(*arguments, "--resume", "--json").code == 0
+    weights = (disk / "out" / "model.safetensors").read_bytes()
+    assert weights == (grown / "model.safetensors").read_bytes()
+    assert names(disk) == {"out"}
+
+
+def test_a_build_that_fails_after_its_weights_keeps_them(veche, shelf, grown, disk):
+    fill(disk, (grown / "model.safetensors").stat().st_size + _SPARE)
+    arguments = ("build", shelf / "tiny.yaml", "--source", shelf / "moe", "--out", disk / "out")
+    done = veche(*arguments, "--json")
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert "model.safetensors" in names(disk / "out.partial")
+    (disk / "filler").unlink()
+    assert veche(*arguments, "--resume", "--json").json["num_resumed_shards"] == 1
+
+
+def test_a_carving_says_so_and_leaves_nothing(veche, shelf, disk):
+    fill(disk, _SPARE)
+    done = veche(
+        "carve", shelf / "dense", "--out", disk / "out", "--experts", 8, "--tokens", 256,
+        "--text", shelf / "text.txt", "--json",
+    )  # fmt: skip
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert "the disk is full" in done.error["message"]
+    assert names(disk) == {"filler"}
+
+
+def test_a_plan_says_so_and_the_old_one_stays(veche, disk):
+    assert veche("plan", "demo", "--out", disk / "plan.json").code == 0
+    old = (disk / "plan.json").read_bytes()
+    fill(disk, 0)
+    done = veche("plan", "agi", "--out", disk / "plan.json", "--json")
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert (disk / "plan.json").read_bytes() == old
+    assert names(disk) == {"filler", "plan.json"}
+
+
+def test_without_json_it_is_said_on_stderr(veche, disk):
+    fill(disk, 0)
+    done = veche("plan", "agi", "--out", disk / "plan.json")
+    assert done.code == 1
+    assert done.out == ""
+    assert "the disk is full" in done.err
