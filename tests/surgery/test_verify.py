@@ -32,10 +32,10 @@ def test_measures_equal_their_definitions_summed_by_hand():
         slow_kl += sum(a * math.log(a / b) for a, b in zip(probs_p, probs_q, strict=True)) / 5
         slow_nll += -math.log(probs_p[targets[row]]) / 5
         same += (probs_p.index(max(probs_p)) == probs_q.index(max(probs_q))) / 5
-    assert kl(p, q) == pytest.approx(slow_kl, rel=1e-5)
+    assert float(kl(p, q).mean()) == pytest.approx(slow_kl, rel=1e-5)
     assert nll(p, targets) == pytest.approx(slow_nll, rel=1e-5)
     assert top1_agreement(p, q) == pytest.approx(same)
-    assert kl(p, p) == pytest.approx(0, abs=1e-12)
+    assert float(kl(p, p).mean()) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_comparison_of_windows_is_that_of_their_union():
@@ -46,7 +46,9 @@ def test_a_comparison_of_windows_is_that_of_their_union():
         total.add(p[window], q[window], tokens[window])
     flat_p, flat_q = p[:, :-1].reshape(-1, 11), q[:, :-1].reshape(-1, 11)
     assert total.num_tokens == 24
-    assert total.kl == pytest.approx(kl(flat_p, flat_q), rel=1e-5)
+    assert total.kl == pytest.approx(float(kl(flat_p, flat_q).mean()), rel=1e-5)
+    spread = float(kl(flat_p, flat_q).std(correction=0)) / 24**0.5
+    assert total.kl_standard_error == pytest.approx(spread, rel=1e-6)
     assert total.nll_q == pytest.approx(nll(flat_q, tokens[:, 1:].reshape(-1)), rel=1e-5)
     assert total.max_abs_diff == pytest.approx(float((flat_p - flat_q).abs().max()))
 

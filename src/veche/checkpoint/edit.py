@@ -1,6 +1,7 @@
 """Change fields of a config.json in place of its own spelling, keeping every unknown key."""
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 from veche.checkpoint.families import Family, family_of
@@ -17,7 +18,7 @@ def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     `rope_theta`, and transformers 5 reads `rope_parameters`.
     """
     family = family_of(config.get("model_type"))
-    result = dict(config)
+    result, changes = deepcopy(dict(config)), deepcopy(dict(changes))
     for field, value in changes.items():
         if field not in _ROPE_FIELDS:
             result[key_of(field, config, family)] = value

@@ -43,6 +43,11 @@ class TensorInfo:
     start: int
     num_bytes: int
 
+    @property
+    def num_elements(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
 
 def read_header(file: Path) -> dict[str, TensorInfo]:
     """Return every tensor of a safetensors file, by name.

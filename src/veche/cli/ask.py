@@ -22,13 +22,11 @@ def ask(
     out: Annotated[
         Path | None, typer.Option(help="Folder for transcript.jsonl and routing.safetensors.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the voices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the voices.")] = 0,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a council: blind drafts, objections where they differ, one answer, the token bill."""
-    import sys
-
     from veche.cli.council_view import CouncilView, show_end
     from veche.council.deliberation import deliberate
     from veche.council.settings import CouncilSettings
@@ -39,7 +37,7 @@ def ask(
     settings = CouncilSettings(
         max_tokens_per_voice=max_tokens, max_tokens_per_run=budget, seed=seed
     )
-    text = sys.stdin.read() if question == "-" else question
+    text = _standard_input() if question == "-" else question
     view = None if as_json else CouncilView(stdout, language)
     try:
         result = deliberate(
@@ -60,3 +58,14 @@ def ask(
         print_json(result.as_dict())
     else:
         show_end(stdout, result, language)
+
+
+def _standard_input() -> str:
+    import sys
+
+    from veche.core.errors import InputError
+
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"the question on standard input is not UTF-8 text: {error}") from error

@@ -30,7 +30,9 @@ def carve(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Calibration tokens.", show_default="32768")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random number.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random number.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Split every dense MLP into experts and fit their routers on a text, without training."""

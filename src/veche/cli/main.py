@@ -1,8 +1,10 @@
-"""`veche`: every command in the order in which a model lives, and the one place that prints errors.
+"""`veche`: every command, and the one place that prints errors.
 
 Command files import their libraries inside the function, so that `veche --help` loads none of them.
 """
 
+import errno
+import os
 import sys
 from collections.abc import Callable
 
@@ -21,7 +23,7 @@ from veche.cli.launch_log import calibrations
 from veche.cli.plan import plan
 from veche.cli.terminal import print_error
 from veche.cli.verify import verify
-from veche.core.errors import InputError, StoppedError, VecheError
+from veche.core.errors import DiskError, FailureError, InputError, StoppedError, VecheError
 
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, from click itself or from the copy that newer versions of typer carry."""
@@ -63,14 +65,24 @@ for _command in _COMMANDS:
 
 def run() -> None:
     """Run the command line; exit with 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try once more at its end, and complain: give it somewhere to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or FailureError.exit_code
+    sys.exit(code)
 
 
 def main(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     as_json = "--json" in arguments
     try:
-        return int(app(arguments, standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="veche", standalone_mode=False) or 0)
+        if code == StoppedError.exit_code:  # typer has caught the KeyboardInterrupt
+            print_error(StoppedError(), as_json=as_json)
+        return code
     except VecheError as error:
         print_error(error, as_json=as_json)
         return error.exit_code
@@ -81,6 +93,12 @@ def main(arguments: list[str]) -> int:
         return StoppedError.exit_code
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        is_about_a_file = error.filename is not None  # else stdout itself may be what failed
+        is_input = error.errno == errno.ENAMETOOLONG
+        refusal = (InputError if is_input else DiskError)(f"the system refused: {error}")
+        print_error(refusal, as_json=as_json and is_about_a_file)
+        return refusal.exit_code
 
 
 def _usage(error: Exception, *, as_json: bool) -> int:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,10 +34,10 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise disk_error(error, path) from error
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
 
 
@@ -119,6 +119,11 @@ def disk_error(error: OSError, path: Path) -> DiskError:
             hint="free some space, then run the same command again",
         )
     return DiskError(f"{path} could not be written: {error.strerror or error}")
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):  # whatever stopped the write may stop this too
+        partial.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -75,9 +75,16 @@ class Transcript:
         return event
 
     def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
+        """Close the file.
+
+        Raises:
+            DiskError: the disk refused what was still to be written.
+        """
+        if self._file is not None and self._path is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                raise disk_error(error, self._path) from error
 
     def __enter__(self) -> Self:
         return self

@@ -58,7 +58,8 @@ class Chain:
     """Stages whose results lie in one folder.
 
     NOTE: a stage's key is a hash of its settings, of veche's code and of the key before it; so a
-    change anywhere runs that stage and all behind it again, and nothing else.
+    change anywhere runs that stage and all behind it again, and nothing else. A stage is struck
+    off the record before it runs, so an interrupted one is never taken for done.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,6 +91,8 @@ class Chain:
                 peak_memory_bytes=known["peak_memory_bytes"],
                 was_skipped=True,
             )
+        if self._done.pop(stage.name, None) is not None:
+            write_json(self._record, self._done)
         started = time.perf_counter()
         stage.run()
         result = StageResult(

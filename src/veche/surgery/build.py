@@ -107,7 +107,7 @@ def _workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> I
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / _LOCK_NAME).open("w") as lock:
             _lock(lock.fileno(), folder)
-            if not is_new:
+            if not is_new and any(file.name != _LOCK_NAME for file in folder.iterdir()):
                 _take_over(folder, key, resume=resume, discard_stale=discard_stale)
             write_json(folder / _JOURNAL_NAME, {"key": key})
             yield folder

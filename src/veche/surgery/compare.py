@@ -3,6 +3,7 @@
 Legend: T tokens, V vocabulary. Logits are any float dtype; results are in nats.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -22,19 +23,19 @@ def nll(logits_TV: Tensor, targets_T: Tensor) -> float:
     return total / len(targets_T)
 
 
-def kl(p_logits_TV: Tensor, q_logits_TV: Tensor) -> float:
-    """Return the mean of KL(p‖q) = Σ p·(log p − log q), in nats a token.
+def kl(p_logits_TV: Tensor, q_logits_TV: Tensor) -> Tensor:
+    """Return KL(p‖q) = Σ p·(log p − log q) of every token, [T], in nats.
 
     In float64: two almost equal distributions differ by less than float32 can sum.
     """
-    total = 0.0
+    parts = []
     for p_rows, q_rows in zip(
         torch.split(p_logits_TV, _ROWS), torch.split(q_logits_TV, _ROWS), strict=True
     ):
         log_p = p_rows.double().log_softmax(-1)
         log_q = q_rows.double().log_softmax(-1)
-        total += float((log_p.exp() * (log_p - log_q)).sum())
-    return total / len(p_logits_TV)
+        parts.append((log_p.exp() * (log_p - log_q)).sum(-1))
+    return torch.cat(parts)
 
 
 def top1_agreement(p_logits_TV: Tensor, q_logits_TV: Tensor) -> float:
@@ -56,6 +57,7 @@ class Comparison:
     max_abs_diff: float = 0.0
     scale: float = 0.0
     _kl: float = 0.0
+    _kl_square: float = 0.0
     _nll_p: float = 0.0
     _nll_q: float = 0.0
     _agreement: float = 0.0
@@ -65,7 +67,9 @@ class Comparison:
         p, q, targets = p_logits_TV[:-1], q_logits_TV[:-1], tokens_T[1:]
         count = len(targets)
         self.num_tokens += count
-        self._kl += kl(p, q) * count
+        kl_T = kl(p, q)
+        self._kl += float(kl_T.sum())
+        self._kl_square += float(kl_T.square().sum())
         self._nll_p += nll(p, targets) * count
         self._nll_q += nll(q, targets) * count
         self._agreement += top1_agreement(p, q) * count
@@ -76,6 +80,12 @@ class Comparison:
     def kl(self) -> float:
         """Mean KL(p‖q), nats a token."""
         return self._kl / self.num_tokens
+
+    @property
+    def kl_standard_error(self) -> float:
+        """Standard error of that mean, s/√n, taking tokens for independent."""
+        variance = max(0.0, self._kl_square / self.num_tokens - self.kl**2)
+        return math.sqrt(variance / self.num_tokens)
 
     @property
     def nll_p(self) -> float:

@@ -17,6 +17,8 @@ from veche.checkpoint.reader import shards_of
 from veche.core.errors import CheckpointError
 
 Attention = Literal["sdpa", "eager"]
+_MOST_UNSTORED = 2
+"""A tied embedding may be stored once for two; a model of more than twice its files is another."""
 Model = Any
 """transformers' PreTrainedModel; its generated classes carry no useful types."""
 
@@ -44,14 +46,15 @@ def load_model(
     raw = read_config(folder)
     if changes:
         raw = edited(raw, dict(changes))
-    for file in shards_of(folder):
-        read_header(file)
+    headers = [read_header(file) for file in shards_of(folder)]
+    num_stored = sum(info.num_elements for header in headers for info in header.values())
     with quiet_transformers(), _as_checkpoint_errors(folder):
         config = AutoConfig.for_model(**raw)
         # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
         # makes fail: the routers are listened to directly.
         if hasattr(config, "output_router_logits"):
             config.output_router_logits = False
+        _require_as_large_as_files(folder, config, num_stored)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -68,6 +71,19 @@ def load_model(
                 hint="the weights and config.json are not of one model: build it again",
             )
     return model.eval()
+
+
+def _require_as_large_as_files(folder: Path, config: Any, num_stored: int) -> None:
+    """Refuse a config.json of a far larger model before memory is taken for it."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    num_parameters = sum(weight.numel() for weight in model.parameters())
+    if num_parameters > _MOST_UNSTORED * num_stored:
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes {num_parameters:,} parameters (hidden_size "
+            f"{config.hidden_size}), but the files hold {num_stored:,}",
+            hint="config.json and the weights are not of one model: fetch both again",
+        )
 
 
 def load_tokenizer(folder: Path) -> Any:
