@@ -66,6 +66,8 @@ def _standard_input() -> str:
     from veche.core.errors import InputError
 
     try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError as error:
+        text = sys.stdin.read()
+        text.encode()  # a lenient stdin lets broken bytes through as lone surrogates
+    except UnicodeError as error:
         raise InputError(f"the question on standard input is not UTF-8 text: {error}") from error
+    return text
