@@ -91,8 +91,18 @@ def test_a_good_growth_passes_and_its_dials_are_measured(tmp_path, maker):
     assert dials["rope_theta"].kl > 10 * figures.exact.kl
 
 
-def test_the_gain_of_a_carved_model_is_not_mistaken_for_an_error(tmp_path):
-    fields = {"num_experts_per_tok": 4, "moe_intermediate_size": 32}
+@pytest.mark.parametrize("field", [{"norm_topk_prob": False}, {"rms_norm_eps": 1e-3}])
+def test_a_lossy_field_is_a_dial_and_no_error_of_the_growth(tmp_path, field):
+    fields = {"moe_intermediate_size": 32, **field}
+    figures = verify(*grown(tmp_path, tiny_qwen3_moe, fields), TEXT, settings=SETTINGS)
+    assert figures.exact.passed
+    assert [dial.name for dial in figures.dials] == list(field)
+    assert figures.whole.kl == pytest.approx(figures.dials[0].kl, rel=0.1)
+
+
+@pytest.mark.parametrize("top_k", [4, 6], ids=["exact gain", "rounded gain"])
+def test_the_gain_of_a_carved_model_is_not_mistaken_for_an_error(tmp_path, top_k):
+    fields = {"num_experts_per_tok": top_k, "moe_intermediate_size": 32}
     note = {"carved": {"equal_routing_weights": True}}
     source, target, plan = grown(tmp_path, tiny_mixtral, fields, veche=note, num_experts_per_tok=8)
     assert "expert_gain" in plan.operations
