@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -101,12 +102,10 @@ def main(arguments: list[str]) -> int:
         return refusal.exit_code
 
 
-def _usage(error: Exception, *, as_json: bool) -> int:
+def _usage(error: Any, *, as_json: bool) -> int:
     """Print a mistake on the command line as every other error; a bare group prints its help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return 0
-    message = str(getattr(error, "format_message", lambda: error)())
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "veche"
-    print_error(InputError(message, hint=f"{command} --help"), as_json=as_json)
+    command = error.ctx.command_path if error.ctx else "veche"
+    print_error(InputError(error.format_message(), hint=f"{command} --help"), as_json=as_json)
     return InputError.exit_code

@@ -1,6 +1,8 @@
 """What a launch profile says to its reader, in English and Russian."""
 
-from veche.core.language import Language, Phrase
+from functools import partial
+
+from veche.core.language import Phrase, spoken
 
 PHRASES: dict[str, Phrase] = {
     # why a flag is there
@@ -248,7 +250,5 @@ PHRASES: dict[str, Phrase] = {
     },
 }
 
-
-def phrase(key: str, language: Language, **values: object) -> str:
-    """Return the phrase `key` in `language`, with its placeholders filled."""
-    return PHRASES[key][language].format(**values)
+phrase = partial(spoken, PHRASES)
+"""Return the phrase `key` in `language`, with its placeholders filled."""

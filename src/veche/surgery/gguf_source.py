@@ -51,10 +51,8 @@ def convert_gguf(file: Path, target: Path, *, license_id: str) -> None:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    with (
-        quiet_transformers(),
-        redirect_stderr(io.StringIO()),
-    ):  # transformers' GGUF bar has no switch
+    # The bar of transformers' GGUF reader has no switch.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         try:
             where = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
             model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.bfloat16)

@@ -132,12 +132,9 @@ def verify(
         CheckpointError: a folder cannot be loaded.
     """
     settings = settings or VerifySettings()
-    for folder in (source, target):
-        spec_of(read_config(folder))
-    tokens = _tokenize(source, text, settings)
     lossy = [change for change in plan.fields if change.is_lossy and change.name in _DIALS]
     with (progress or Silent()).task("verify", 6 + len(lossy)) as advance, torch.inference_mode():
-        bench = _Bench(source, target, plan, tokens, settings)
+        bench = _Bench(source, target, plan, text, settings)
         reference = bench.logits(bench.source())
         advance(1)
         exact = _exact(bench, advance)
@@ -158,7 +155,7 @@ def verify(
         ),
         dials=tuple(dials),
         num_tokens=whole.num_tokens,
-        window_tokens=tokens.shape[1],
+        window_tokens=bench.window_tokens,
     )
 
 
@@ -170,17 +167,23 @@ class _Bench:
         source: Path,
         target: Path,
         plan: BuildPlan,
-        tokens_WT: Tensor,
+        text: str,
         settings: VerifySettings,
     ) -> None:
         self._source, self._target, self._plan = source, target, plan
-        self._tokens_WT, self._settings = tokens_WT, settings
+        self._settings = settings
         base, grown = spec_of(read_config(source)), spec_of(read_config(target))
         self._base_dials = {
             name: value_of(base, name)
             for name in _DIALS
             if value_of(base, name) != value_of(grown, name)
         }
+        self._tokens_WT = _tokenize(source, text, settings)
+
+    @property
+    def window_tokens(self) -> int:
+        """Tokens in each window."""
+        return self._tokens_WT.shape[1]
 
     def source(
         self,
