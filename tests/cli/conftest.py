@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ fields:
   rope_theta: {value: x2, apply: false}
 """
 TEXT = "the council hears every voice, and the answer is four. совет слышит каждый голос. " * 60
+_WIDE = 6144
+_GROW = {"moe_intermediate_size": _WIDE + 8}
+_DISK_BYTES = 2 << 20
 
 
 def _refuse_constant(name: str) -> None:
@@ -105,3 +110,33 @@ def asked(shelf, grown) -> tuple[Path, Called]:
 def copy(shelf, tmp_path):
     """Copy a model of the shelf, to damage it: copy("moe")."""
     return lambda name: Path(shutil.copytree(shelf / name, tmp_path / f"copy-of-{name}"))
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory):
+    """A model of 120 MB in several shards: growing it takes a while."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    whole = tiny_models.tiny_mixtral(tmp_path_factory.mktemp("w") / "m", intermediate_size=_WIDE)
+    folder = tmp_path_factory.mktemp("large") / "m"
+    AutoModelForCausalLM.from_pretrained(whole).save_pretrained(folder, max_shard_size="10MB")
+    AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 4
+    recipe = folder.parent / "wider.yaml"
+    recipe.write_text(json.dumps({"name": "wider", "base": str(folder), "fields": _GROW}))
+    return folder, recipe
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mount a disk of 2 MiB; it needs root, as in most containers and CI runners."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if sys.platform != "linux":
+        pytest.skip("tmpfs is Linux's")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={_DISK_BYTES}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"mounting a tmpfs is not permitted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

@@ -1,27 +1,8 @@
 """A disk that is really full: a small tmpfs."""
 
-import subprocess
-import sys
-
 import pytest
 
-_SIZE = 2 << 20
 _SPARE = 8 << 10
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Mount a disk of 2 MiB; it needs root, as in most containers and CI runners."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if sys.platform != "linux":
-        pytest.skip("tmpfs is Linux's")
-    command = ["mount", "-t", "tmpfs", "-o", f"size={_SIZE}", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"mounting a tmpfs is not permitted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def fill(disk, leave):

@@ -10,8 +10,8 @@ import pytest
 from tests import tiny_models
 from tests.cli.interrupting import interrupt
 from tests.cli.test_errors import _every_use, refused
-from tests.cli.test_full_disk import disk, fill  # noqa: F401
-from tests.cli.test_interruption import has_shards, large  # noqa: F401
+from tests.cli.test_full_disk import fill
+from tests.cli.test_interruption import has_shards
 from tests.demo.test_chain import Works
 
 

@@ -1,30 +1,8 @@
 """Ctrl-C while a command is really at work: exit 130, nothing half-written, a way to go on."""
 
-import json
-
-import pytest
-from tests import tiny_models
 from tests.cli.interrupting import interrupt
 
 from veche.council.transcript import read_transcript
-
-WIDE = 6144
-GROW = {"moe_intermediate_size": WIDE + 8}
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A model of 120 MB in several shards: growing it takes a while."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    whole = tiny_models.tiny_mixtral(tmp_path_factory.mktemp("w") / "m", intermediate_size=WIDE)
-    folder = tmp_path_factory.mktemp("large") / "m"
-    AutoModelForCausalLM.from_pretrained(whole).save_pretrained(folder, max_shard_size="10MB")
-    AutoTokenizer.from_pretrained(whole).save_pretrained(folder)
-    assert len(list(folder.glob("*.safetensors"))) > 4
-    recipe = folder.parent / "wider.yaml"
-    recipe.write_text(json.dumps({"name": "wider", "base": str(folder), "fields": GROW}))
-    return folder, recipe
 
 
 def has_shards(folder, at_least):

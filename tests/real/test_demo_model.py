@@ -136,6 +136,7 @@ def test_verification_finds_the_exact_part_in_the_noise_and_the_rest_bearable(re
     assert exact.max_abs_logit_diff <= 1e-5 * exact.logit_scale
     # Two bfloat16 noises of one size, on few tokens: which is the larger is left to chance.
     assert 0 < exact.kl <= 1.5 * exact.floor_kl
+    assert exact.passed
     dials = {dial.name: dial for dial in figures.dials}
     assert set(dials) == {"num_experts_per_tok", "rope_theta", "rope_scaling"}
     # Top-k is the only lossy change that is carried out, so the whole recipe is that dial.
