@@ -27,7 +27,7 @@ layers: $(VENV)/.installed-dev ## Check that layers import only downwards.
 	$(BIN)/lint-imports
 
 unit: $(VENV)/.installed-dev ## Run the tests.
-	$(BIN)/python -m pytest
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 benchmark: run $(VENV)/.installed-dev ## Measure what README and docs claim (takes about half an hour).
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
