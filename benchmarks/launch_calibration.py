@@ -20,15 +20,15 @@ from veche.checkpoint.config import spec_of
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
 from veche.launch.case import ENGINES, Case, EngineName
-from veche.launch.gguf_types import gguf_metadata_bytes
 from veche.launch.gpus import GIB, find_gpu
-from veche.launch.kv_cache import kv_bytes_per_token
 from veche.launch.layout import Layout
 from veche.launch.memory import memory_of
 from veche.launch.overhead import StepSize
-from veche.launch.quantization import weight_bytes
 from veche.launch.speed import Workload, decode_band, step_seconds
 from veche.launch.support import engines_own_step
+from veche.planning.gguf_types import gguf_metadata_bytes
+from veche.planning.kv_cache import kv_bytes_per_token
+from veche.planning.quantization import weight_bytes
 
 Row = dict[str, str]
 DATA = Path(__file__).parent.parent / "tests/launch/data"

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.launch.models import GIB, STOCK, WANTED
 
-from veche.launch.kv_cache import KV_BYTES_PER_VALUE, kv_bytes_per_token, tokens_in
 from veche.launch.layout import (
     Layout,
     can_split_fp8_blocks,
@@ -14,7 +13,8 @@ from veche.launch.layout import (
     weight_bytes_per_gpu,
 )
 from veche.launch.profiles import profiles_for
-from veche.launch.quantization import QUANTIZATIONS, weight_bytes
+from veche.planning.kv_cache import KV_BYTES_PER_VALUE, kv_bytes_per_token, tokens_in
+from veche.planning.quantization import QUANTIZATIONS, weight_bytes
 
 MIB = 1 << 20
 

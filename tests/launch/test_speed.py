@@ -7,7 +7,6 @@ from tests.launch.models import DENSE, STOCK, WANTED
 
 from veche.launch.gpus import find_gpu
 from veche.launch.layout import Layout
-from veche.launch.quantization import weight_bytes
 from veche.launch.speed import (
     Workload,
     decode_band,
@@ -16,6 +15,7 @@ from veche.launch.speed import (
     step_seconds,
     weight_bytes_per_step,
 )
+from veche.planning.quantization import weight_bytes
 
 
 def seconds(spec=STOCK, gpu="rtx-pro-6000", engine="vllm", quantization="bf16", kv="bf16", **work):

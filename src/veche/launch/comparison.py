@@ -8,14 +8,14 @@ from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
 from veche.launch.case import Case
 from veche.launch.gpus import GIB, Gpu
-from veche.launch.kv_cache import kv_dtype
 from veche.launch.layout import Layout
 from veche.launch.log_facts import LogFacts
 from veche.launch.memory import Span, memory_of
 from veche.launch.overhead import LOADING_GIB, StepSize
 from veche.launch.profiles import decode_tokens_per_s
-from veche.launch.quantization import quantization, weights_by_kind
 from veche.launch.support import UTILIZATION, engines_own_step
+from veche.planning.kv_cache import kv_dtype
+from veche.planning.quantization import quantization, weights_by_kind
 
 WEIGHT_TOLERANCE = 0.003
 TOKEN_TOLERANCE = 0.001

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from veche.core.language import Language
 from veche.core.units import format_bytes
 from veche.launch.case import Case, position_limit
-from veche.launch.kv_cache import tokens_in
 from veche.launch.memory import Memory
 from veche.launch.phrases import phrase
+from veche.planning.kv_cache import tokens_in
 
 SMALLEST_CONTEXT_TOKENS = 2048
 """A profile that cannot hold this much is said not to fit."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
-from veche.launch.quantization import weights_by_kind
-from veche.launch.tensors import EXPERT_KINDS
+from veche.planning.quantization import weights_by_kind
+from veche.planning.tensors import EXPERT_KINDS
 
 FP8_BLOCK = 128
 _REPLICATED = frozenset({Kind.NORM, Kind.QK_NORM, Kind.ROUTER})

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from veche.checkpoint.families import TensorKind as Kind
 from veche.launch.case import Case
 from veche.launch.gpus import GIB
-from veche.launch.kv_cache import kv_bytes_per_token, tokens_in
 from veche.launch.layout import weight_bytes_per_gpu
 from veche.launch.overhead import (
     LOADING_GIB,
@@ -17,7 +16,8 @@ from veche.launch.overhead import (
     transformers_overhead,
     vllm_overhead,
 )
-from veche.launch.quantization import weight_bytes, weights_by_kind
+from veche.planning.kv_cache import kv_bytes_per_token, tokens_in
+from veche.planning.quantization import weight_bytes, weights_by_kind
 
 Span = tuple[float, float]
 SGLANG_RESERVE_GIB = 0.3

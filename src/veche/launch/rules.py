@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from veche.launch.case import Case, EngineName, position_limit, version_of
 from veche.launch.layout import weight_bytes_per_gpu
-from veche.launch.quantization import QUANTIZATIONS
+from veche.planning.quantization import QUANTIZATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

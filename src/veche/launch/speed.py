@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
 from veche.launch.gpus import Gpu
-from veche.launch.kv_cache import kv_bytes_per_token
 from veche.launch.layout import Layout
-from veche.launch.quantization import quantization, weights_by_kind
-from veche.launch.tensors import EXPERT_KINDS
 from veche.planning.accounting import active_parameters
+from veche.planning.kv_cache import kv_bytes_per_token
+from veche.planning.quantization import quantization, weights_by_kind
+from veche.planning.tensors import EXPERT_KINDS
 
 Band = tuple[float, float]
 

@@ -9,11 +9,11 @@ from veche.core.errors import InputError
 from veche.core.language import Language
 from veche.launch.case import ENGINES, EngineName, Feature
 from veche.launch.gpus import Gpu, find_gpu
-from veche.launch.kv_cache import kv_dtype
 from veche.launch.layout import Layout
 from veche.launch.memory import Span
 from veche.launch.overhead import StepSize
-from veche.launch.quantization import quantization
+from veche.planning.kv_cache import kv_dtype
+from veche.planning.quantization import quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

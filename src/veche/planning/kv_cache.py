@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
-from veche.launch.gguf_types import BLOCKS
+from veche.planning.gguf_types import BLOCKS
 
 KV_BYTES_PER_VALUE: dict[str, Fraction] = {
     "bf16": Fraction(2),

@@ -8,8 +8,8 @@ from functools import lru_cache
 from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
-from veche.launch.gguf_types import RECIPES, gguf_bytes
-from veche.launch.tensors import EXPERT_KINDS, Matrix, matrices_of
+from veche.planning.gguf_types import RECIPES, gguf_bytes
+from veche.planning.tensors import EXPERT_KINDS, Matrix, matrices_of
 
 GROUP_SIZE = 128
 """Values that share one scale in the usual AWQ and GPTQ checkpoints."""

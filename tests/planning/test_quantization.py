@@ -8,10 +8,10 @@ from tests.launch.models import DENSE, GIB, MIXTRAL, STOCK, WANTED
 
 from veche.checkpoint.families import TensorKind as Kind
 from veche.core.errors import InputError
-from veche.launch.gguf_types import gguf_metadata_bytes, gguf_type
-from veche.launch.quantization import QUANTIZATIONS, quantization, weight_bytes, weights_by_kind
-from veche.launch.tensors import Matrix, matrices_of
 from veche.planning.accounting import parameter_groups
+from veche.planning.gguf_types import gguf_metadata_bytes, gguf_type
+from veche.planning.quantization import QUANTIZATIONS, quantization, weight_bytes, weights_by_kind
+from veche.planning.tensors import Matrix, matrices_of
 
 QWEN_METADATA_BYTES = 5_969_408
 

@@ -6,7 +6,7 @@ an importance matrix; block sizes from ggml/src/ggml-common.h.
 
 from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
-from veche.launch.tensors import Matrix
+from veche.planning.tensors import Matrix
 
 BLOCKS: dict[str, tuple[int, int]] = {
     "F32": (1, 4), "F16": (1, 2), "BF16": (1, 2), "MXFP4": (32, 17), "IQ4_NL": (32, 18),
