@@ -1,4 +1,4 @@
-"""What every field of a config.json does, family by family, and which line of an engine reads it."""
+"""What every field of config.json does in each family, with the line that reads it."""
 
 import json
 import re
@@ -46,7 +46,7 @@ class FieldFact:
         model_type: the family.
         effect: what changing it does.
         reasons: why, in every language.
-        conditions: when that holds, or who differs, in every language; None where nothing limits it.
+        conditions: when that holds, or who differs, in every language; None if nothing limits it.
         is_lossy: whether the numbers that the model computes change, though no weight does.
         versions: the versions of transformers for which this holds; "" for all.
         readers: who reads it; empty where nobody was found to.

@@ -21,10 +21,12 @@ What each field does when the model runs, family by family, and which line of wh
 | exact | needs new weights, which veche makes without changing the function |
 | needs weights | needs other tensors, and this version of veche has no exact operation for it |
 
-An engine's name is followed by the versions in which the line was found, and in brackets by the version of the line number. Opened were
-transformers 4.51.3, 4.57.1, 5.0.0 and 5.23.0, vLLM 0.10.2 and 0.19.0 to 0.33.0, SGLang 0.5.23, and llama.cpp at 0c1e57098; between two of them a
-range is inferred. *Not read* marks a line that shows what an engine does instead. Paths are shortened to their ends. Where no line stands,
-nobody was found to read the field. A version beside a field's name is one of transformers.
+An engine's name is followed by the versions in which the line was found, and in brackets by the
+version of the line number. Opened were transformers 4.51.3, 4.57.1, 5.0.0 and 5.23.0, vLLM 0.10.2
+and 0.19.0 to 0.33.0, SGLang 0.5.23, and llama.cpp at 0c1e57098; between two of them a range is
+inferred. *Not read* marks a line that shows what an engine does instead. Paths are shortened to
+their ends. Where no line stands, nobody was found to read the field. A version beside a field's
+name is one of transformers. What the table says of transformers is tested on tiny models.
 """
 _TABLE_HEAD = "| field | effect | why | read by |\n|---|---|---|---|\n"
 _PATH_PARTS = 2
