@@ -7,14 +7,13 @@ from tests.launch.models import GIB, STOCK, WANTED
 
 from veche.launch.layout import (
     Layout,
-    can_split_fp8_blocks,
     choose_layout,
-    feasible_tensor_parallel,
     weight_bytes_per_gpu,
 )
 from veche.launch.profiles import profiles_for
 from veche.planning.kv_cache import KV_BYTES_PER_VALUE, kv_bytes_per_token, tokens_in
 from veche.planning.quantization import QUANTIZATIONS, weight_bytes
+from veche.planning.tensor_parallel import can_split_fp8_blocks, feasible_tensor_parallel
 
 MIB = 1 << 20
 

@@ -11,10 +11,10 @@ from veche.planning.accounting import (
     active_parameters,
     costs_of,
     flops_per_token,
-    kv_bytes_per_token,
     parameter_groups,
 )
 from veche.planning.bases import load_base, shipped_bases
+from veche.planning.kv_cache import kv_bytes_per_token
 from veche.planning.planner import make_plan
 from veche.planning.recipe import load_recipe
 
@@ -101,4 +101,4 @@ def test_kv_cache_is_that_of_a_real_cache(tmp_path):
     cache = model(input_ids=torch.arange(10)[None], use_cache=True).past_key_values
     held = sum(layer.keys.numel() * 4 + layer.values.numel() * 4 for layer in cache.layers)
     spec = spec_of(model.config.to_dict())
-    assert held == 10 * kv_bytes_per_token(spec, 4)
+    assert held == 10 * kv_bytes_per_token(spec, "float32")

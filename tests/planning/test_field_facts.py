@@ -204,8 +204,8 @@ OTHER: dict[str, Any] = {
 }  # fmt: skip
 FLAGS = {
     "torchscript", "is_decoder", "add_cross_attention", "tie_encoder_decoder", "tf_legacy_loss",
-    "use_bfloat16", "do_sample", "early_stopping", "output_scores", "return_dict_in_generate",
-    "remove_invalid_values",
+    "use_bfloat16", "use_qk_norm", "do_sample", "early_stopping", "output_scores",
+    "return_dict_in_generate", "remove_invalid_values",
 }  # fmt: skip
 
 # What must stand beside a field for it to count.

@@ -32,7 +32,7 @@ EXPECTED = {
     "intermediate_size": "inert",
     "rms_norm_eps": "unchanged",
     "use_cache": "unchanged",
-    "output_router_logits": "inert",
+    "output_router_logits": "training_only",
     "tie_word_embeddings": "unchanged",
     "torch_dtype": "unchanged",
 }

@@ -44,7 +44,7 @@ class _Config(BaseModel):
     tie_word_embeddings: bool = False
     intermediate_size: _Count | None = None
     moe_intermediate_size: _Count | None = None
-    shared_expert_intermediate_size: _Count | None = None
+    shared_expert_intermediate_size: int | None = Field(None, ge=0, le=2**31)
     num_experts: int | None = Field(None, ge=0)
     num_local_experts: int | None = Field(None, ge=0)
     num_experts_per_tok: _Count | None = None
@@ -147,7 +147,7 @@ def _mlp_of(parsed: _Config, family: Family, where: str) -> dict[str, Any]:
     return {
         "intermediate_size": parsed.intermediate_size if has_dense else None,
         "moe_intermediate_size": width,
-        "shared_expert_intermediate_size": parsed.shared_expert_intermediate_size,
+        "shared_expert_intermediate_size": parsed.shared_expert_intermediate_size or None,
         "num_experts": num_experts,
         "num_experts_per_tok": top_k,
         "norm_topk_prob": (
@@ -170,8 +170,14 @@ def _has_equal_routing(note: dict[str, Any] | None) -> bool:
 
 
 def _rope_of(parsed: _Config) -> RopeSpec:
-    """Merge the two spellings; transformers 5's rope_parameters wins where both are given."""
-    rope = parsed.rope_parameters or parsed.rope_scaling or _Rope.model_validate({})
+    """Merge the two spellings: a rope_scaling that says something wins, as in transformers 5.
+
+    Source: transformers 5.23, modeling_rope_utils.py, convert_rope_params_to_dict: the
+    other spelling is dropped then, with its rope_theta.
+    """
+    scaling, parameters = parsed.rope_scaling, parsed.rope_parameters
+    has_scaling = scaling is not None and bool(scaling.model_fields_set)
+    rope = (scaling if has_scaling else parameters) or _Rope.model_validate({})
     kind = rope.rope_type or rope.type or "default"
     return RopeSpec(
         rope_theta=rope.rope_theta or parsed.rope_theta or _DEFAULT_THETA,

@@ -24,6 +24,8 @@ def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
             result[key_of(field, config, family)] = value
     if any(field in changes for field in _ROPE_FIELDS):
         _write_rope(result, changes)
+    if changes:
+        _write_implied(result, config, family)
     return result
 
 
@@ -47,6 +49,22 @@ def scaling_of(rope: RopeSpec) -> dict[str, Any] | None:
     if rope.original_max_position_embeddings is not None:
         scaling["original_max_position_embeddings"] = rope.original_max_position_embeddings
     return scaling
+
+
+def _write_implied(result: dict[str, Any], config: Mapping[str, Any], family: Family) -> None:
+    """Write what `config` leaves to defaults that no longer hold, or that not every reader shares.
+
+    head_dim and num_key_value_heads follow num_attention_heads where they are not given, and
+    transformers 5 cannot scale the rope of a Mixtral without head_dim. transformers 5 saves
+    num_local_experts in families whose transformers 4 class reads num_experts.
+    """
+    heads = config["num_attention_heads"]
+    if result.get("head_dim") is None:
+        result["head_dim"] = config["hidden_size"] // heads
+    if result.get("num_key_value_heads") is None:
+        result["num_key_value_heads"] = heads
+    if family.is_moe and family.expert_count_key not in result:
+        result[family.expert_count_key] = result["num_local_experts"]
 
 
 def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
 from veche.planning.quantization import weights_by_kind
+from veche.planning.tensor_parallel import can_split_fp8_blocks, can_split_heads
 from veche.planning.tensors import EXPERT_KINDS
 
-FP8_BLOCK = 128
 _REPLICATED = frozenset({Kind.NORM, Kind.QK_NORM, Kind.ROUTER})
 _PER_KV_HEAD = frozenset({Kind.K, Kind.V, Kind.K_BIAS, Kind.V_BIAS})
 
@@ -43,25 +43,6 @@ class Layout:
         """Share of the layers in the fullest stage of the pipeline."""
         layers = spec.num_hidden_layers
         return -(-layers // self.pipeline_parallel) / layers
-
-
-def can_split_heads(spec: ModelSpec, tensor_parallel: int) -> bool:
-    """Whether n_q % TP = 0, and n_kv % TP = 0 or TP % n_kv = 0 (vLLM, SGLang)."""
-    if spec.num_attention_heads % tensor_parallel:
-        return False
-    kv_heads = spec.num_key_value_heads
-    return kv_heads % tensor_parallel == 0 or tensor_parallel % kv_heads == 0
-
-
-def feasible_tensor_parallel(spec: ModelSpec, *, limit: int = 64) -> tuple[int, ...]:
-    """Return the numbers of cards that can share the attention heads of `spec`."""
-    return tuple(n for n in range(1, limit + 1) if can_split_heads(spec, n))
-
-
-def can_split_fp8_blocks(spec: ModelSpec, tensor_parallel: int) -> bool:
-    """Whether (expert width / TP) % 128 = 0, which block-scaled FP8 experts need."""
-    width = spec.moe_intermediate_size or spec.intermediate_size or 0
-    return width % (tensor_parallel * FP8_BLOCK) == 0
 
 
 def weight_bytes_per_gpu(spec: ModelSpec, quantization: str, layout: Layout) -> int:

@@ -2,9 +2,9 @@
 
 from veche.launch.case import Case, EngineName
 from veche.launch.gpus import Gpu
-from veche.launch.layout import can_split_fp8_blocks, can_split_heads
 from veche.launch.overhead import StepSize
 from veche.planning.quantization import QUANTIZATIONS, Quantization
+from veche.planning.tensor_parallel import can_split_fp8_blocks, can_split_heads
 
 DEFAULT_QUANTIZATIONS: dict[EngineName, tuple[str, ...]] = {
     "vllm": ("bf16", "fp8-block", "awq-int4"),

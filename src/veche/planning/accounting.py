@@ -1,14 +1,16 @@
 """Parameters, bytes, KV cache and FLOPs of a model, in closed form from its ModelSpec.
 
 Agrees with transformers' own models on the meta device (tests/planning/test_accounting.py).
+A dtype that is none of the three below counts as bfloat16.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from veche.checkpoint.families import QkNorm
 from veche.checkpoint.spec import ModelSpec
+from veche.planning.kv_cache import kv_bytes_per_token
 
-BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 FLOPS_CONTEXT_TOKENS = 4096
 """Position at which flops_per_token is stated, unless told otherwise."""
 
@@ -81,40 +83,50 @@ def parameter_groups(spec: ModelSpec) -> ParameterGroups:
     )
 
 
-def active_parameters(spec: ModelSpec) -> int:
-    """Count the parameters that one token passes: k experts of each layer, all of the rest."""
+def active_groups(spec: ModelSpec) -> ParameterGroups:
+    """Count the parameters that one token passes: k experts of each layer, all of the rest.
+
+    An untied input embedding is a look-up and does not count; the output head does. Model cards
+    often count both: Qwen's 3.3 B for Qwen3-30B-A3B is this 3.04 B and the input embedding.
+    """
     groups = parameter_groups(spec)
     input_embedding = 0 if spec.tie_word_embeddings else spec.vocab_size * spec.hidden_size
     idle_experts = spec.num_experts - spec.num_experts_per_tok
-    idle = spec.num_sparse_layers * idle_experts * _expert_parameters(spec)
-    return groups.total - input_embedding - idle
+    return replace(
+        groups,
+        embeddings=groups.embeddings - input_embedding,
+        experts=groups.experts - spec.num_sparse_layers * idle_experts * _expert_parameters(spec),
+    )
 
 
-def kv_bytes_per_token(spec: ModelSpec, bytes_per_value: float = 2) -> int:
-    """Return 2 · layers · n_kv · head_dim · bytes: keys and values of one token."""
-    return round(2 * spec.num_hidden_layers * spec.kv_size * bytes_per_value)
+def active_parameters(spec: ModelSpec) -> int:
+    """Return the sum of `active_groups`."""
+    return active_groups(spec).total
+
+
+def attention_score_flops(spec: ModelSpec, context_tokens: int) -> int:
+    """Return 4 · context · n_q · head_dim a layer: Q·Kᵀ and P·V of one token."""
+    return 4 * context_tokens * spec.q_size * spec.num_hidden_layers
 
 
 def flops_per_token(spec: ModelSpec, context_tokens: int = FLOPS_CONTEXT_TOKENS) -> int:
     """Return the floating point operations of decoding one token.
 
-    2 for each active parameter (a multiplication and an addition), and for attention
-    4 · context · n_q · head_dim a layer (Q·Kᵀ and P·V). Source: PaLM, arXiv 2204.02311, App. B,
-    without the backward pass.
+    2 for each active parameter (a multiplication and an addition), and the attention scores.
+    Source: PaLM, arXiv 2204.02311, App. B, without the backward pass.
     """
-    attention = 4 * context_tokens * spec.q_size * spec.num_hidden_layers
-    return 2 * active_parameters(spec) + attention
+    return 2 * active_parameters(spec) + attention_score_flops(spec, context_tokens)
 
 
 def costs_of(spec: ModelSpec) -> Costs:
     """Return what `spec` costs in its own dtype."""
-    bytes_per_value = BYTES_PER_VALUE.get(spec.torch_dtype, 2)
+    dtype = spec.torch_dtype if spec.torch_dtype in _BYTES_PER_VALUE else "bfloat16"
     total = parameter_groups(spec).total
     return Costs(
         parameters=total,
         active_parameters=active_parameters(spec),
-        weight_bytes=total * bytes_per_value,
-        kv_bytes_per_token=kv_bytes_per_token(spec, bytes_per_value),
+        weight_bytes=total * _BYTES_PER_VALUE[dtype],
+        kv_bytes_per_token=kv_bytes_per_token(spec, dtype),
         flops_per_token=flops_per_token(spec),
     )
 

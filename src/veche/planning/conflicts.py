@@ -1,33 +1,58 @@
 """Fields that contradict each other, and the ways out."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from veche.checkpoint.spec import ModelSpec
 from veche.core.language import Language
+from veche.planning.heads import is_feasible
 from veche.planning.phrases import phrase
 from veche.planning.plan import Conflict, FieldChange, Resolution
 from veche.planning.recipe import Recipe
+from veche.planning.tensor_parallel import can_split_heads, feasible_tensor_parallel
+
+TOKEN_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def resolve_rope_length(recipe: Recipe, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Carry the recipe's choice about rope factor and length into the wanted values."""
-    scaling, length = wanted.get("rope_scaling"), wanted.get("max_position_embeddings")
+def resolve_rope_length(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what the recipe's choice makes of rope factor and length; nothing where they agree.
+
+    Args:
+        recipe: with the choice.
+        values: rope_scaling and max_position_embeddings as they would stand without it.
+    """
+    scaling, length = values["rope_scaling"], values["max_position_embeddings"]
     original = (scaling or {}).get("original_max_position_embeddings")
     if not scaling or not original:
-        return wanted
+        return {}
     if recipe.rope_length == "extend":
-        return {**wanted, "max_position_embeddings": round(scaling["factor"] * original)}
-    if recipe.rope_length == "keep-length" and length and length > original:
-        return {**wanted, "rope_scaling": {**scaling, "factor": length / original}}
-    return wanted
+        return {"max_position_embeddings": round(scaling["factor"] * original)}
+    if recipe.rope_length == "keep-length" and length > original:
+        return {"rope_scaling": {**scaling, "factor": length / original}}
+    return {}
 
 
 def find_conflicts(
-    recipe: Recipe, changes: tuple[FieldChange, ...], language: Language
+    recipe: Recipe,
+    changes: tuple[FieldChange, ...],
+    target: ModelSpec,
+    configs: tuple[Mapping[str, Any], Mapping[str, Any]],
+    language: Language,
 ) -> tuple[Conflict, ...]:
-    """Return what somebody must choose before this can be built."""
+    """Return what somebody must choose before this can be built.
+
+    Args:
+        recipe: what was asked.
+        changes: every field, judged.
+        target: the model that would be made.
+        configs: the config.json of the base and of the target.
+        language: of the explanations.
+    """
     by_name = {change.name: change for change in changes if change.is_applied}
     found = (
         _rope_length(recipe, by_name, language),
+        *_token_ids(*configs, language),
+        _tensor_parallel(recipe, target, language),
         _consent(recipe, by_name, language),
     )
     return tuple(conflict for conflict in found if conflict)
@@ -52,7 +77,8 @@ def _rope_length(
     if length > original:
         keep = phrase("resolve_keep", language, factor=length / original, length=length)
         ways.append(("keep-length", keep))
-    ways.append(("as-written", phrase("resolve_as_written", language, reach=reach)))
+    as_written = phrase("resolve_as_written", language, reach=reach, length=length)
+    ways.append(("as-written", as_written))
     return Conflict(
         fields=("rope_scaling", "max_position_embeddings"),
         reason=phrase("rope_conflict", language, **values),
@@ -60,6 +86,73 @@ def _rope_length(
             Resolution(flag=f"--rope-length {name}", description=text) for name, text in ways
         ),
     )
+
+
+def _token_ids(
+    base: Mapping[str, Any], target: Mapping[str, Any], language: Language
+) -> list[Conflict]:
+    """Find special tokens that the target has no row for."""
+    size, found = target["vocab_size"], []
+    for name in TOKEN_FIELDS:
+        given = target.get(name)
+        tokens = given if isinstance(given, list) else [given]
+        outside = [t for t in tokens if isinstance(t, int) and not -1 <= t < size]
+        if outside and given != base.get(name):
+            reason = phrase(
+                "vocab_conflict", language, field=name, token=outside[0], size=size, last=size - 1
+            )
+            own = "null" if base.get(name) is None else str(base[name]).replace(" ", "")
+            way = Resolution(
+                flag=f"--set {name}={own}",
+                description=phrase("resolve_token", language, field=name),
+            )
+            found.append(Conflict(fields=(name,), reason=reason, resolutions=(way,)))
+    return found
+
+
+def _tensor_parallel(recipe: Recipe, target: ModelSpec, language: Language) -> Conflict | None:
+    """Find out whether the cards that the owner has can share the target."""
+    ranks, width = recipe.tensor_parallel, target.moe_intermediate_size or 1
+    if not can_split_heads(target, ranks):
+        reason = phrase(
+            "tp_conflict",
+            language,
+            ranks=ranks,
+            heads=target.num_attention_heads,
+            kv=target.num_key_value_heads,
+        )
+        fields: tuple[str, ...] = ("num_attention_heads", "num_key_value_heads")
+        wider = {"num_attention_heads": _next_heads(target, ranks)}
+    elif width % ranks:
+        reason = phrase("tp_width_conflict", language, ranks=ranks, width=width)
+        fields = ("moe_intermediate_size",)
+        wider = {"moe_intermediate_size": -(-width // ranks) * ranks}
+    else:
+        return None
+    fewer = max(
+        n for n in feasible_tensor_parallel(target, limit=ranks) if n == 1 or width % n == 0
+    )
+    ways = [
+        Resolution(flag=f"--tp {fewer}", description=phrase("resolve_tp", language, ranks=fewer))
+    ]
+    ways += [
+        Resolution(
+            flag=f"--set {name}={value}",
+            description=phrase("resolve_field", language, field=name, value=value),
+        )
+        for name, value in wider.items()
+        if value
+    ]
+    return Conflict(fields=fields, reason=reason, resolutions=tuple(ways))
+
+
+def _next_heads(target: ModelSpec, ranks: int) -> int | None:
+    """Return the next number of query heads that `ranks` cards can share; None if kv forbids it."""
+    heads, kv = target.num_attention_heads, target.num_key_value_heads
+    if kv % ranks and ranks % kv:
+        return None
+    fitting = (n for n in range(heads, 4 * heads + 1) if n % ranks == 0)
+    return next((n for n in fitting if is_feasible(heads, kv, n, kv)), None)
 
 
 def _consent(

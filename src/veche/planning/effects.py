@@ -1,4 +1,8 @@
-"""What changing a field does to a model: its effect class, and why."""
+"""What changing a field does to a model: its effect class, and why.
+
+Most fields do what field_facts.json says of them. Judged here are those whose effect depends on the
+values: what can grow, and what a growth costs.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,9 +12,13 @@ from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import RecipeError
 from veche.core.language import Language
 from veche.core.units import format_bytes
-from veche.planning.accounting import BYTES_PER_VALUE, kv_bytes_per_token
+from veche.planning.field_facts import FieldFact, fact_of
+from veche.planning.kv_cache import kv_bytes_per_token
 from veche.planning.phrases import phrase
 from veche.planning.plan import Effect, Mode
+
+GROWING_FIELDS = ("moe_intermediate_size", "num_attention_heads", "num_key_value_heads")
+"""Fields whose growth has an exact operation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +32,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A change to be judged: field `name` goes from `before` to `after`."""
+    """A change to be judged: field `name`, `key` in config.json, goes from `before` to `after`."""
 
     name: str
+    key: str
     before: Any
     after: Any
     base: ModelSpec
     mode: Mode
     language: Language
+
+    @property
+    def fact(self) -> FieldFact | None:
+        """What the field does in the base's family."""
+        return fact_of(self.key, self.base.model_type)
 
     def say(self, key: str, **values: object) -> str:
         """Return a phrase with this case's own values at hand."""
@@ -46,14 +60,28 @@ def judge(case: Case) -> Verdict:
     """
     if case.before == case.after:
         return Verdict(effect=Effect.UNCHANGED, reason=case.say("unchanged"))
-    return _JUDGES[case.name](case)
+    return _JUDGES.get(case.name, _by_fact)(case)
+
+
+def _by_fact(case: Case) -> Verdict:
+    """Judge by the table: inert, training only, config only, or not to be had."""
+    fact = case.fact
+    if fact is None:
+        raise RecipeError(
+            f"{case.name}: a {case.base.model_type} model has no such field",
+            hint="leave it out of the recipe; what each family has: docs/reference/fields.md",
+        )
+    if fact.effect in ("needs_weights", "exact"):
+        raise _impossible(case)
+    effect = Effect(fact.effect)
+    return Verdict(effect=effect, is_lossy=fact.is_lossy, reason=fact.reason(case.language))
 
 
 def _top_k(case: Case) -> Verdict:
     if case.after > case.base.num_experts:
         raise RecipeError(
             f"num_experts_per_tok {case.after} is more than the {case.base.num_experts} experts",
-            hint=f"at most {case.base.num_experts}",
+            hint=f"at most --set num_experts_per_tok={case.base.num_experts}",
         )
     reason = case.say("top_k")
     if case.base.has_equal_routing_weights:
@@ -76,15 +104,14 @@ def _query_heads(case: Case) -> Verdict:
 
 def _kv_heads(case: Case) -> Verdict:
     _require_growth(case)
-    value_bytes = BYTES_PER_VALUE.get(case.base.torch_dtype, 2)
-    kv_before = kv_bytes_per_token(case.base, value_bytes)
+    kv_before = kv_bytes_per_token(case.base, "bfloat16")
     kv_after = kv_before * case.after // case.before
     reason = case.say(
         "kv_heads",
         ratio=case.after / case.before,
         kv_before=format_bytes(kv_before),
         kv_after=format_bytes(kv_after),
-        dtype=case.base.torch_dtype,
+        dtype="bfloat16",
     )
     return Verdict(effect=Effect.EXACT, reason=reason)
 
@@ -92,11 +119,23 @@ def _kv_heads(case: Case) -> Verdict:
 def _dense_width(case: Case) -> Verdict:
     base = case.base
     if base.num_sparse_layers < base.num_hidden_layers:
-        return _impossible(case)
+        raise _impossible(case)
     reason = case.say(
         "dense_width_inert", step=base.decoder_sparse_step, layers=list(base.mlp_only_layers)
     )
     return Verdict(effect=Effect.INERT, reason=reason)
+
+
+def _dropout(case: Case) -> Verdict:
+    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("attention_dropout"))
+
+
+def _aux_loss(case: Case) -> Verdict:
+    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("router_aux_loss_coef"))
+
+
+def _router_logits(case: Case) -> Verdict:
+    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("output_router_logits"))
 
 
 def _require_growth(case: Case) -> None:
@@ -109,48 +148,29 @@ def _require_growth(case: Case) -> None:
         raise RecipeError(
             f"{case.name}: {case.before} → {case.after} would shrink the model, which throws "
             "trained weights away",
-            hint="veche only grows; prune with a tool that retrains, or leave the field as it is",
+            hint=f"veche only grows: leave it with --set {case.name}={case.before}, or prune with "
+            "a tool that retrains",
         )
 
 
-def _impossible(case: Case) -> Verdict:
-    raise RecipeError(
+def _impossible(case: Case) -> RecipeError:
+    fact = case.fact
+    why = f": {fact.reason(case.language)}" if fact else ""
+    return RecipeError(
         f"{case.name}: {case.before} → {case.after} needs an operation that this version of veche "
-        "does not have",
-        hint="it can grow: moe_intermediate_size, num_attention_heads, num_key_value_heads",
+        f"does not have{why}",
+        hint=f"leave it with --set {case.name}={case.before}; "
+        f"veche can grow: {', '.join(GROWING_FIELDS)}",
     )
 
 
-def _fixed(effect: Effect, key: str, *, is_lossy: bool = False) -> Callable[[Case], Verdict]:
-    def verdict(case: Case) -> Verdict:
-        return Verdict(effect=effect, is_lossy=is_lossy, reason=case.say(key))
-
-    return verdict
-
-
-_changes_answers = _fixed(Effect.CONFIG_ONLY, "changes_answers", is_lossy=True)
 _JUDGES: Mapping[str, Callable[[Case], Verdict]] = {
-    "num_experts": _impossible,
     "num_experts_per_tok": _top_k,
     "moe_intermediate_size": _expert_width,
-    "shared_expert_intermediate_size": _impossible,
-    "norm_topk_prob": _changes_answers,
-    "router_aux_loss_coef": _fixed(Effect.TRAINING_ONLY, "router_aux_loss_coef"),
-    "max_position_embeddings": _fixed(Effect.CONFIG_ONLY, "max_position_embeddings"),
-    "rope_scaling": _fixed(Effect.CONFIG_ONLY, "rope_scaling", is_lossy=True),
-    "rope_theta": _fixed(Effect.CONFIG_ONLY, "rope_theta", is_lossy=True),
     "num_attention_heads": _query_heads,
     "num_key_value_heads": _kv_heads,
-    "head_dim": _impossible,
-    "hidden_size": _impossible,
-    "num_hidden_layers": _impossible,
-    "vocab_size": _impossible,
-    "attention_dropout": _fixed(Effect.TRAINING_ONLY, "attention_dropout"),
-    "hidden_act": _changes_answers,
     "intermediate_size": _dense_width,
-    "rms_norm_eps": _changes_answers,
-    "use_cache": _fixed(Effect.INERT, "use_cache"),
-    "output_router_logits": _fixed(Effect.INERT, "output_router_logits"),
-    "tie_word_embeddings": _impossible,
-    "torch_dtype": _impossible,
+    "attention_dropout": _dropout,
+    "router_aux_loss_coef": _aux_loss,
+    "output_router_logits": _router_logits,
 }

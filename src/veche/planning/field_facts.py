@@ -66,6 +66,13 @@ class FieldFact:
         reason = self.reasons[language]
         return f"{reason} ({self.conditions[language]})" if self.conditions else reason
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who reads it, as `engine version path:line`."""
+        return tuple(
+            f"{each.engine} {each.at} {each.where}" for each in self.readers if each.is_read
+        )
+
     def holds_in(self, version: str) -> bool:
         """Return whether this is so in a version of transformers."""
         return is_within(version, self.versions)
@@ -84,6 +91,11 @@ def fact_of(field: str, model_type: str, *, version: str | None = None) -> Field
         if is_newest if version is None else is_within(version, item.get("versions", "")):
             return _fact_from(item, field, model_type)
     return None
+
+
+def known_fields() -> frozenset[str]:
+    """Return every field that some family has."""
+    return frozenset(field for field, _ in _items())
 
 
 def facts_for(model_type: str) -> tuple[FieldFact, ...]:

@@ -1,4 +1,8 @@
-"""The fields of config.json that a recipe may name, in the order in which a plan shows them."""
+"""The fields of config.json that a recipe may name, in the order in which a plan shows them.
+
+The table below holds what `ModelSpec` reads, under its names. A recipe may also name any other
+key that its base's family has (planning/field_facts.json).
+"""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +12,7 @@ from veche.checkpoint.edit import scaling_of
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import RecipeError
 
-ValueType = Literal["count", "number", "flag", "text", "rope"]
+ValueType = Literal["count", "number", "flag", "text", "dtype", "rope"]
 _ROPE_KEYS = {
     "rope_type", "type", "factor", "original_max_position_embeddings", "attention_factor",
     "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate",
@@ -35,8 +39,10 @@ class FieldRule:
                 return value
         elif self.value_type == "number" and _is_number(value) and 0 <= value < math.inf:
             return float(value)
-        elif (self.value_type == "flag" and isinstance(value, bool)) or (
-            self.value_type == "text" and isinstance(value, str) and value
+        elif (
+            (self.value_type == "flag" and isinstance(value, bool))
+            or (self.value_type == "text" and isinstance(value, str) and value)
+            or (self.value_type == "dtype" and value in DTYPES)
         ):
             return value
         elif self.value_type == "rope":
@@ -52,6 +58,7 @@ _TAKES: dict[ValueType, str] = {
     "number": "a number of at least 0",
     "flag": "true or false",
     "text": "a text",
+    "dtype": "bfloat16, float16 or float32",
     "rope": "a rope_scaling mapping or null",
 }
 
@@ -78,11 +85,31 @@ _TABLE: tuple[tuple[str, ValueType], ...] = (
     ("use_cache", "flag"),
     ("output_router_logits", "flag"),
     ("tie_word_embeddings", "flag"),
-    ("torch_dtype", "text"),
+    ("torch_dtype", "dtype"),
 )
 FIELDS: dict[str, FieldRule] = {
     name: FieldRule(name=name, value_type=value_type) for name, value_type in _TABLE
 }
+
+
+DTYPES = ("bfloat16", "float16", "float32")
+ALIASES = {"dtype": "torch_dtype", "num_local_experts": "num_experts"}
+"""Other spellings of the same field: transformers 5's, and Mixtral's."""
+
+
+def checked_key(name: str, value: Any, base: Any) -> Any:
+    """Return `value` if a key beyond the table can hold it: it has the type that `base` has.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    is_like = base is None or value is None or _json_type(value) == _json_type(base)
+    if not is_like or not _is_json(value):
+        raise RecipeError(
+            f"{name}: {str(value)[:60]!r} is no value like the base's {base!r}",
+            hint="give a value of the same kind",
+        )
+    return value
 
 
 def value_of(spec: ModelSpec, name: str) -> Any:
@@ -92,6 +119,22 @@ def value_of(spec: ModelSpec, name: str) -> Any:
     if name == "rope_scaling":
         return scaling_of(spec.rope)
     return getattr(spec, name)
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, bool):
+        return "flag"
+    if isinstance(value, int | float):
+        return "number"
+    return "list" if isinstance(value, list | tuple) else type(value).__name__
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(_is_json(item) for item in value)
+    return value is None or isinstance(value, str | bool) or _is_number(value)
 
 
 def _is_number(value: Any) -> bool:

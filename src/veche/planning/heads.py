@@ -7,6 +7,9 @@ exact when every old query head still reads a copy of the key/value head that it
 import itertools
 from dataclasses import dataclass
 
+_SEARCHED = 8
+"""Growths beyond this factor are searched as if they were of this factor."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLayout:
@@ -33,18 +36,29 @@ def is_feasible(num_q: int, num_kv: int, new_q: int, new_kv: int) -> bool:
     return num_kv * -(-(num_q // num_kv) // (new_q // new_kv)) <= new_kv
 
 
-def nearest_feasible(num_q: int, num_kv: int, new_q: int, new_kv: int) -> tuple[int, int]:
-    """Return the feasible growth whose heads differ least, in parts of what was asked for."""
+def nearest_feasible(
+    num_q: int, num_kv: int, new_q: int, new_kv: int
+) -> tuple[tuple[int, int], ...]:
+    """Return feasible growths that differ least, in parts of what was asked for.
+
+    The nearest of all comes first, then the nearest that keeps either wanted number, where one
+    exists within twice of it.
+    """
+    new_q, new_kv = min(new_q, _SEARCHED * num_q), min(new_kv, _SEARCHED * num_kv)
     qs = range(num_q, 2 * max(num_q, new_q) + 1)
     kvs = range(num_kv, 2 * max(num_kv, new_kv) + 1)
-    return min(
-        (
-            pair
-            for pair in itertools.product(qs, kvs)
-            if pair != (num_q, num_kv) and is_feasible(num_q, num_kv, *pair)
-        ),
-        key=lambda pair: (abs(pair[0] - new_q) / new_q + abs(pair[1] - new_kv) / new_kv, pair),
-    )
+    pairs = [
+        pair
+        for pair in itertools.product(qs, kvs)
+        if pair != (num_q, num_kv) and is_feasible(num_q, num_kv, *pair)
+    ]
+
+    def distance(pair: tuple[int, int]) -> tuple[float, tuple[int, int]]:
+        return abs(pair[0] - new_q) / new_q + abs(pair[1] - new_kv) / new_kv, pair
+
+    kept = [[p for p in pairs if p[0] == new_q], [p for p in pairs if p[1] == new_kv]]
+    best = [min(group, key=distance) for group in (pairs, *kept) if group]
+    return tuple(dict.fromkeys(best))
 
 
 def head_layout(num_q: int, num_kv: int, new_q: int, new_kv: int) -> HeadLayout:

@@ -8,6 +8,7 @@ from veche.core.errors import InputError
 from veche.planning.gguf_types import BLOCKS
 
 KV_BYTES_PER_VALUE: dict[str, Fraction] = {
+    "f32": Fraction(4),
     "bf16": Fraction(2),
     "f16": Fraction(2),
     "fp8": Fraction(1),
@@ -16,7 +17,10 @@ KV_BYTES_PER_VALUE: dict[str, Fraction] = {
 }
 """Bytes of one key or value; the quantised ones count their block's scale."""
 
-_ALIASES = {"fp16": "f16", "auto": "bf16", "bfloat16": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
+_ALIASES = {
+    "float32": "f32", "fp32": "f32", "float16": "f16", "fp16": "f16", "bfloat16": "bf16",
+    "auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
+}  # fmt: skip
 
 
 def kv_dtype(name: str) -> str:
@@ -44,7 +48,7 @@ def kv_bytes_per_token(spec: ModelSpec, dtype: str, *, tensor_parallel: int = 1)
     """
     heads = max(1, spec.num_key_value_heads // tensor_parallel)
     values = 2 * spec.num_hidden_layers * heads * spec.head_dim
-    return round(values * KV_BYTES_PER_VALUE[dtype])
+    return round(values * KV_BYTES_PER_VALUE[kv_dtype(dtype)])
 
 
 def tokens_in(num_bytes: int, bytes_per_token: int, *, block_tokens: int = 16) -> int:

@@ -55,23 +55,6 @@ PHRASES: dict[str, Phrase] = {
         "ru": "действует только в обучении; при выводе ни на что не влияет: изменчивость даёт "
         "сэмплирование",
     },
-    "max_position_embeddings": {
-        "en": "a limit, not a weight: no number changes; how far the model really reads is "
-        "decided by rope",
-        "ru": "предел, а не вес: ни одно число не меняется; как далеко модель читает, решает rope",
-    },
-    "rope_scaling": {
-        "en": "no weight changes; static scaling shifts every position, short texts included: it "
-        "must be measured and healed by training",
-        "ru": "веса не меняются; статическое масштабирование сдвигает каждую позицию, и в коротких "
-        "текстах: надо измерить и долечить обучением",
-    },
-    "rope_theta": {
-        "en": "not a free dial: every rotation changes, and without healing the model is damaged: "
-        "measure it",
-        "ru": "не бесплатная ручка: меняется каждый поворот, и без долечивания модель повреждена: "
-        "измерьте",
-    },
     "dense_width_inert": {
         "en": "nothing reads it: every layer of this model is a mixture of experts, no dense MLP "
         "exists (decoder_sparse_step {step}, mlp_only_layers {layers})",
@@ -79,17 +62,10 @@ PHRASES: dict[str, Phrase] = {
         "(decoder_sparse_step {step}, mlp_only_layers {layers})",
     },
     "output_router_logits": {
-        "en": "serving engines ignore it; veche captures the routing itself, whatever it says",
-        "ru": "серверные движки его не читают; veche сам записывает маршрутизацию, что бы "
-        "там ни стояло",
-    },
-    "use_cache": {
-        "en": "changes speed, not answers; to compare states, fork and capture them",
-        "ru": "меняет скорость, а не ответы; чтобы сравнить состояния, их надо ветвить и записать",
-    },
-    "changes_answers": {
-        "en": "no weight changes, every answer does; the model was trained with the old value",
-        "ru": "веса не меняются, меняется каждый ответ; модель обучена со старым значением",
+        "en": "in training it adds the load-balancing loss; at inference answers stay the same and "
+        "serving engines do not read it: veche captures the routing itself, whatever it says",
+        "ru": "в обучении добавляет выравнивающую функцию потерь; при выводе ответы те же, "
+        "серверные движки его не читают: veche сам записывает маршрутизацию, что бы там ни стояло",
     },
     "not_applied": {
         "en": "planned and measured, not carried out",
@@ -97,9 +73,10 @@ PHRASES: dict[str, Phrase] = {
     },
     "rope_conflict": {
         "en": "rope factor {factor:g} × {original} = {reach}, but max_position_embeddings is "
-        "{length}: engines take the first, readers believe the second",
+        "{length}: vLLM before 0.30 takes the first for its limit; vLLM since, SGLang and "
+        "llama.cpp take the second",
         "ru": "множитель rope {factor:g} × {original} = {reach}, а max_position_embeddings — "
-        "{length}: движки берут первое, читатель верит второму",
+        "{length}: vLLM до 0.30 берёт пределом первое; vLLM с 0.30, SGLang и llama.cpp — второе",
     },
     "resolve_extend": {
         "en": "max_position_embeddings becomes {reach}",
@@ -110,8 +87,32 @@ PHRASES: dict[str, Phrase] = {
         "ru": "множитель становится {factor:g}, он достигает {length}",
     },
     "resolve_as_written": {
-        "en": "both are written as they stand; engines will allow {reach}",
-        "ru": "записать оба как есть; движки допустят {reach}",
+        "en": "both are written as they stand; the limit is then {reach} or {length}, as the "
+        "engine reads it",
+        "ru": "записать оба как есть; предел тогда {reach} или {length}, смотря по движку",
+    },
+    "vocab_conflict": {
+        "en": "{field} {token} is outside the vocabulary: vocab_size {size} has tokens 0 to {last}",
+        "ru": "{field} {token} вне словаря: в vocab_size {size} токены от 0 до {last}",
+    },
+    "resolve_token": {
+        "en": "the base's own {field}",
+        "ru": "{field} как в исходной модели",
+    },
+    "tp_conflict": {
+        "en": "{ranks} cards cannot share {heads} query heads on {kv} key/value heads: the first "
+        "must divide by the number of cards, and the second by it or it by the second",
+        "ru": "{ranks} карт не могут поделить {heads} голов запроса на {kv} голов ключей и "
+        "значений: первое должно делиться на число карт, а второе — на него или оно на второе",
+    },
+    "tp_width_conflict": {
+        "en": "{ranks} cards cannot share experts of {width} hidden units: it does not divide",
+        "ru": "{ranks} карт не могут поделить экспертов шириной {width}: не делится",
+    },
+    "resolve_tp": {"en": "{ranks} cards can", "ru": "{ranks} карт могут"},
+    "resolve_field": {
+        "en": "with {field} {value} they can",
+        "ru": "при {field} {value} могут",
     },
     "lossy_conflict": {
         "en": "the recipe does not agree to what changes every answer: {fields}",

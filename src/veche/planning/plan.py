@@ -46,6 +46,8 @@ class FieldChange:
         is_lossy: whether answers change.
         is_applied: False where the recipe plans it without carrying it out.
         wish: what the recipe hopes for, in the recipe's words.
+        read_by: lines of engines that read the field, as "engine version path:line"; empty where
+            nobody was found to, and where nothing changes.
     """
 
     name: str
@@ -56,6 +58,7 @@ class FieldChange:
     is_lossy: bool = False
     is_applied: bool = True
     wish: str = ""
+    read_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +132,8 @@ class BuildPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the plan as JSON values; `plan_from_dict` is its inverse."""
-        return {"schema": SCHEMA, **asdict(self)}
+        fields = [{**asdict(change), "read_by": list(change.read_by)} for change in self.fields]
+        return {"schema": SCHEMA, **asdict(self), "fields": fields}
 
     def require_buildable(self) -> None:
         """Refuse a plan in which something is still to be chosen.
@@ -160,7 +164,13 @@ def plan_from_dict(value: dict[str, Any], *, where: str = "plan") -> BuildPlan:
         return BuildPlan(
             **{key: item for key, item in value.items() if key not in _REBUILT},
             fields=tuple(
-                FieldChange(**{**item, "effect": Effect(item["effect"])})
+                FieldChange(
+                    **{
+                        **item,
+                        "effect": Effect(item["effect"]),
+                        "read_by": tuple(item.get("read_by", ())),
+                    }
+                )
                 for item in value["fields"]
             ),
             conflicts=tuple(_conflict_from(item) for item in value["conflicts"]),
@@ -188,7 +198,7 @@ def read_plan(path: Path) -> BuildPlan:
     return plan_from_dict(value, where=str(path))
 
 
-_REBUILT = {"schema", "fields", "conflicts", "operations", "before", "after"}
+_REBUILT = {"schema", "accounting", "fields", "conflicts", "operations", "before", "after"}
 
 
 def _conflict_from(item: dict[str, Any]) -> Conflict:

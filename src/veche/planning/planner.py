@@ -1,10 +1,11 @@
 """Recipe + base config → BuildPlan."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from veche.checkpoint.config import spec_of
-from veche.checkpoint.edit import edited
+from veche.checkpoint.edit import edited, key_of
 from veche.checkpoint.families import QkNorm
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import RecipeError, UnsupportedError
@@ -36,11 +37,11 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
             f"{recipe.base} is a dense {base.model_type} model: it has no experts to plan",
             hint=f"carve it first: veche carve {recipe.base} --out carved",
         )
-    wanted = _wanted_values(recipe, base)
-    wanted = resolve_rope_length(recipe, wanted)
+    recipe = _in_terms_of(base, recipe)
+    wanted = _wanted_values(recipe, base, base_config)
+    names = (*FIELDS, *(name for name in wanted if name not in FIELDS))
     changes = tuple(
-        _field_change(name, recipe, base, wanted.get(name, value_of(base, name)), language)
-        for name in FIELDS
+        _field_change(name, recipe, base, base_config, wanted, language) for name in names
     )
     target_config = edited(
         base_config,
@@ -48,7 +49,7 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     )
     _require_feasible_heads(base, {c.name: c.target for c in changes if c.is_applied})
     target = spec_of(target_config, where=f"target of recipe {recipe.name!r}")
-    conflicts = find_conflicts(recipe, changes, language)
+    conflicts = find_conflicts(recipe, changes, target, (base_config, target_config), language)
     return BuildPlan(
         recipe=recipe.name,
         base=recipe.base,
@@ -65,34 +66,78 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     )
 
 
-def _wanted_values(recipe: Recipe, base: ModelSpec) -> dict[str, Any]:
-    return {
-        name: resolve_value(name, wish.value, value_of(base, name))
+def _in_terms_of(base: ModelSpec, recipe: Recipe) -> Recipe:
+    """Return the recipe in ModelSpec's names: an expert's width is `intermediate_size` to some.
+
+    Raises:
+        RecipeError: both names are given.
+    """
+    key, name = base.family.expert_width_key, "moe_intermediate_size"
+    if key in (None, name) or key not in recipe.fields:
+        return recipe
+    if name in recipe.fields:
+        raise RecipeError(
+            f"{key} and {name} are one field in a {base.model_type} model",
+            hint=f"keep {name}",
+        )
+    fields = {name if field == key else field: wish for field, wish in recipe.fields.items()}
+    return recipe.model_copy(update={"fields": fields})
+
+
+def _wanted_values(
+    recipe: Recipe, base: ModelSpec, base_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values that the recipe means, with its choice about rope carried out."""
+    wanted = {
+        name: resolve_value(name, wish.value, _base_value(name, base, base_config))
         for name, wish in recipe.fields.items()
     }
+    applied = {name: value for name, value in wanted.items() if recipe.fields[name].apply}
+    rope = {
+        name: applied.get(name, value_of(base, name))
+        for name in ("rope_scaling", "max_position_embeddings")
+    }
+    return {**wanted, **resolve_rope_length(recipe, rope)}
+
+
+def _base_value(name: str, base: ModelSpec, base_config: Mapping[str, Any]) -> Any:
+    return value_of(base, name) if name in FIELDS else base_config.get(name)
 
 
 def _field_change(
-    name: str, recipe: Recipe, base: ModelSpec, target: Any, language: Language
+    name: str,
+    recipe: Recipe,
+    base: ModelSpec,
+    base_config: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    language: Language,
 ) -> FieldChange:
     wish = recipe.fields.get(name, _ABSENT)
-    before = value_of(base, name)
+    before = _base_value(name, base, base_config)
     case = Case(
-        name=name, before=before, after=target, base=base, mode=recipe.mode, language=language
+        name=name,
+        key=key_of(name, base_config, base.family),
+        before=before,
+        after=wanted.get(name, before),
+        base=base,
+        mode=recipe.mode,
+        language=language,
     )
     verdict = judge(case)
     reason = verdict.reason
     if not wish.apply:
         reason += f" ({phrase('not_applied', language)})"
+    is_unchanged = verdict.effect is Effect.UNCHANGED
     return FieldChange(
         name=name,
         base=before,
-        target=target,
+        target=case.after,
         effect=verdict.effect,
         reason=reason,
         is_lossy=verdict.is_lossy,
         is_applied=wish.apply,
-        wish=wish.reason,
+        wish=wish.reason_in(language),
+        read_by=case.fact.sources if case.fact and not is_unchanged else (),
     )
 
 
@@ -123,12 +168,14 @@ def _require_feasible_heads(base: ModelSpec, target: dict[str, Any]) -> None:
             hint="leave num_attention_heads and num_key_value_heads as they are",
         )
     if not is_feasible(*pair, *new):
-        near = nearest_feasible(*pair, *new)
+        ways = nearest_feasible(*pair, *new)
         raise RecipeError(
             f"{pair[0]} query heads on {pair[1]} key/value heads cannot become {new[0]} on "
             f"{new[1]} exactly: every old head must keep a copy of the key/value head it reads",
-            hint="the nearest that can: "
-            f"--set num_attention_heads={near[0]} --set num_key_value_heads={near[1]}",
+            hint="those that can, the nearest first: "
+            + "; or ".join(
+                f"--set num_attention_heads={q} --set num_key_value_heads={kv}" for q, kv in ways
+            ),
         )
 
 

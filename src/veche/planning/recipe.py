@@ -13,7 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from veche.core.errors import RecipeError
-from veche.planning.fields import FIELDS
+from veche.core.language import Language
+from veche.planning.field_facts import known_fields
+from veche.planning.fields import ALIASES, FIELDS, checked_key
 from veche.planning.plan import Mode
 
 RopeLength = Literal["extend", "keep-length", "as-written"]
@@ -24,15 +26,21 @@ class FieldWish(BaseModel):
 
     Attributes:
         value: the value, or a factor of the base's value, as in "x1.5" or "x4/3".
-        reason: what is hoped for.
+        reason: what is hoped for, as one text or by language.
         apply: False plans and measures it without carrying it out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     value: Any
-    reason: str = ""
+    reason: str | dict[Literal["en", "ru"], str] = ""
     apply: bool = True
+
+    def reason_in(self, language: Language) -> str:
+        """Return the reason in `language`, or in the one that the recipe has."""
+        if isinstance(self.reason, str):
+            return self.reason
+        return self.reason.get(language) or next(iter(self.reason.values()), "")
 
 
 class Recipe(BaseModel):
@@ -46,6 +54,7 @@ class Recipe(BaseModel):
         seed: of every random number.
         allow_lossy: agreement to changes that alter answers.
         rope_length: the choice where a rope factor contradicts max_position_embeddings.
+        tensor_parallel: how many cards must be able to share the result.
         fields: what to change.
     """
 
@@ -58,6 +67,7 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     allow_lossy: bool = False
     rope_length: RopeLength | None = None
+    tensor_parallel: int = Field(1, ge=1, le=1024)
     fields: dict[str, FieldWish] = Field(default_factory=dict)
 
     @field_validator("fields", mode="before")
@@ -65,12 +75,40 @@ class Recipe(BaseModel):
     def _wrap_plain_values(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        return {
+        wrapped = {
             name: wish
             if isinstance(wish, FieldWish) or (isinstance(wish, dict) and "value" in wish)
             else {"value": wish}
             for name, wish in value.items()
         }
+        return _in_one_spelling(wrapped)
+
+
+def _in_one_spelling(wishes: dict[Any, Any]) -> dict[Any, Any]:
+    """Return wishes under ModelSpec's names: `dtype`, `rope_parameters` are transformers 5's.
+
+    Raises:
+        ValueError: two spellings of one field stand side by side.
+    """
+    result: dict[Any, Any] = {}
+    for name, wish in wishes.items():
+        for key, part in _spelt(name, wish).items():
+            if key in result:
+                raise ValueError(f"{name} and {key} say the same field twice")
+            result[key] = part
+    return result
+
+
+def _spelt(name: Any, wish: Any) -> dict[Any, Any]:
+    rope = wish.value if isinstance(wish, FieldWish) else wish["value"]
+    if name != "rope_parameters" or not isinstance(rope, dict):
+        return {ALIASES.get(name, name) if isinstance(name, str) else name: wish}
+    rest = wish.model_dump() if isinstance(wish, FieldWish) else wish
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    parts = {"rope_scaling": {**rest, "value": scaling or None}}
+    if "rope_theta" in rope:
+        parts["rope_theta"] = {**rest, "value": rope["rope_theta"]}
+    return parts
 
 
 def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
@@ -78,8 +116,8 @@ def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: as loaded.
-        choices: any of base, mode, seed, allow_lossy, rope_length, and fields as a list of
-            "name=value"; None leaves what the recipe says.
+        choices: any of base, mode, seed, allow_lossy, rope_length, tensor_parallel, and fields
+            as a list of "name=value"; None leaves what the recipe says.
 
     Raises:
         RecipeError: a field is unknown, or a choice is not one of those that there are.
@@ -87,11 +125,25 @@ def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
     given = {name: value for name, value in choices.items() if value is not None}
     wishes = dict(_parse_assignment(text) for text in given.pop("fields", ()))
     _refuse_unknown_fields(wishes, "--set")
-    merged = {**recipe.model_dump(), **given, "fields": {**recipe.fields, **wishes}}
     try:
+        wishes = _in_one_spelling(wishes)
+        merged = {**recipe.model_dump(), **given, "fields": {**recipe.fields, **wishes}}
         return Recipe.model_validate(merged)
     except ValidationError as error:
-        raise RecipeError(_first_problem(error)) from error
+        flag = _FLAGS.get(str(error.errors()[0]["loc"][0]), "")
+        raise RecipeError(flag + _first_problem(error), hint=_usage(flag)) from error
+    except ValueError as error:
+        raise RecipeError(f"--set: {error}", hint="keep one of the two") from error
+
+
+_FLAGS = {
+    "mode": "--mode ", "seed": "--seed ", "rope_length": "--rope-length ",
+    "tensor_parallel": "--tp ", "base": "--base ",
+}  # fmt: skip
+
+
+def _usage(flag: str) -> str:
+    return f"what {flag.strip()} takes: veche plan --help" if flag else ""
 
 
 def _parse_assignment(text: str) -> tuple[str, FieldWish]:
@@ -164,7 +216,13 @@ def resolve_value(name: str, wanted: Any, base: Any) -> Any:
     """
     if isinstance(wanted, str) and wanted[:1] == "x" and wanted[1:2].isdigit():
         return _scaled(name, wanted, base)
-    return FIELDS[name].checked(wanted)
+    return _checked(name, wanted, base)
+
+
+def _checked(name: str, wanted: Any, base: Any) -> Any:
+    if name in FIELDS:
+        return FIELDS[name].checked(wanted)
+    return checked_key(name, wanted, base)
 
 
 def _scaled(name: str, wanted: str, base: Any) -> Any:
@@ -175,13 +233,13 @@ def _scaled(name: str, wanted: str, base: Any) -> Any:
         raise RecipeError(f"{name}: {wanted[:60]!r} is not a factor", hint="write x2, x1.5 or x4/3")
     exact = Fraction(wanted[1:]) * Fraction(str(base))
     if isinstance(base, float):
-        return FIELDS[name].checked(float(exact))
+        return _checked(name, float(exact), base)
     if exact.denominator != 1:
         raise RecipeError(
             f"{name}: {base} {wanted} is {float(exact):.4g}, which is not a whole number",
             hint=f"give the value itself, e.g. {max(1, round(exact))}",
         )
-    return FIELDS[name].checked(int(exact))
+    return _checked(name, int(exact), base)
 
 
 def _shipped() -> Traversable:
@@ -190,8 +248,10 @@ def _shipped() -> Traversable:
 
 def _refuse_unknown_fields(fields: dict[str, FieldWish], where: str) -> None:
     for name in fields:
-        if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
+        if name in FIELDS or name in ALIASES or name == "rope_parameters":
+            continue
+        if name not in (known := known_fields()):
+            near = difflib.get_close_matches(name, [*FIELDS, *known], n=1, cutoff=0.5)
             raise RecipeError(
                 f"{where}: there is no field {name!r}",
                 hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FIELDS)}",
