@@ -22,6 +22,7 @@ from veche.cli.gpus import gpus
 from veche.cli.launch import launch
 from veche.cli.launch_log import calibrations
 from veche.cli.plan import plan
+from veche.cli.recipe import recipe
 from veche.cli.terminal import print_error
 from veche.cli.verify import verify
 from veche.core.errors import DiskError, FailureError, InputError, StoppedError, VecheError
@@ -55,7 +56,7 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, plan, build, verify, launch, gpus, calibrations, ask, experts, demo, doctor
+    carve, recipe, plan, build, verify, launch, gpus, calibrations, ask, experts, demo, doctor
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

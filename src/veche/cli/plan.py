@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BaseOption = Annotated[
     str | None,
-    typer.Option(help="Base model: a shipped name, a checkpoint folder or a config.json."),
+    typer.Option(help="Base model: a shipped name, a folder, a config.json or a hub id."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -30,43 +30,61 @@ ModeOption = Annotated[
     str | None, typer.Option(help="How new units start: zero (silent) or split (shares).")
 ]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of every random number.")]
+CardsOption = Annotated[
+    int | None, typer.Option("--tp", help="Cards that must be able to share the result.")
+]
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe (agi, demo) or a YAML file.")],
+    recipes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE | diff A B",
+            help="A shipped recipe (veche recipe list), a YAML file or a plan.json; "
+            "or diff and two of them.",
+        ),
+    ],
     base: BaseOption = None,
     set_fields: SetOption = None,
     rope_length: RopeLengthOption = None,
     allow_lossy: LossyOption = None,
     mode: ModeOption = None,
     seed: SeedOption = None,
-    out: Annotated[Path | None, typer.Option(help="Write the plan here, as JSON.")] = None,
+    tensor_parallel: CardsOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write config.json, plan and pages into this folder; or a .json file."),
+    ] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown page.")] = False,
+    as_html: Annotated[
+        bool, typer.Option("--html", help="Print an HTML page with charts.")
+    ] = False,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a recipe would do: every field's effect, what moves, what it costs."""
-    from veche.core.files import write_json
-    from veche.planning.phrases import phrase
-
     language = chosen_language(lang)
-    made = planned(
-        recipe,
-        language,
-        base=base,
-        set_fields=set_fields,
-        rope_length=rope_length,
-        allow_lossy=allow_lossy,
-        mode=mode,
-        seed=seed,
-    )
-    if out is not None:
-        write_json(out, made.as_dict())
-    if as_json:
-        print_json(made.as_dict())
+    choices: dict[str, Any] = {
+        "base": base,
+        "set_fields": set_fields,
+        "rope_length": rope_length,
+        "allow_lossy": allow_lossy,
+        "mode": mode,
+        "seed": seed,
+        "tensor_parallel": tensor_parallel,
+    }
+    form = _form(as_json=as_json, as_markdown=as_markdown, as_html=as_html)
+    if recipes[0] == "diff":
+        _compare(recipes[1:], language, choices, out, form)
         return
-    show_plan(made, language)
-    if out is not None:
-        stdout.print(phrase("written", language, path=out), markup=False)
+    if len(recipes) > 1:
+        raise _too_many(recipes)
+    made = planned(recipes[0], language, **choices)
+    files = _written(made, out, language)
+    _print(made, form, language)
+    if form == "terminal":
+        for file in files:
+            stdout.print(str(file), markup=False, soft_wrap=True)
 
 
 def planned(
@@ -81,8 +99,9 @@ def planned(
     if recipe.endswith(".json"):
         given = [name for name, value in choices.items() if value is not None]
         if given or set_fields:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given or ["set"])
             raise RecipeError(
-                f"{recipe} is a finished plan: {', '.join(given or ['set'])} cannot change it",
+                f"{recipe} is a finished plan: {flags} cannot change it",
                 hint="give these options to veche plan, with the recipe",
             )
         return read_plan(Path(recipe))
@@ -91,91 +110,93 @@ def planned(
     )
 
 
-def show_plan(plan: "BuildPlan", language: "Language") -> None:
-    """Print a plan for people."""
-    from veche.planning.phrases import phrase
+def _form(*, as_json: bool, as_markdown: bool, as_html: bool) -> str:
+    from veche.core.errors import InputError
 
-    def say(key: str, **values: object) -> str:
-        return phrase(key, language, **values)
-
-    stdout.print(say("title", recipe=plan.recipe, base=plan.base), style="bold", markup=False)
-    _show_fields(plan, say)
-    if plan.operations:
-        stdout.print(say("moves", operations=", ".join(plan.operations)), markup=False)
-    else:
-        stdout.print(say("moves_nothing"), markup=False)
-    _show_costs(plan, say)
-    for conflict in plan.conflicts:
-        stdout.print(
-            f"\n{say('conflict_title')}: {conflict.reason}", style="bold red", markup=False
+    asked = [
+        name
+        for name, is_asked in (("json", as_json), ("markdown", as_markdown), ("html", as_html))
+        if is_asked
+    ]
+    if len(asked) > 1:
+        raise InputError(
+            f"--{asked[0]} and --{asked[1]} both want the standard output",
+            hint="choose one; --out FOLDER writes all of them",
         )
-        for way in conflict.resolutions:
-            stdout.print(f"  {way.flag}: {way.description}", markup=False)
-    if plan.conflicts:
-        stdout.print(say("cannot_build"), markup=False)
+    return asked[0] if asked else "terminal"
 
 
-_COLORS = {
-    "unchanged": "dim",
-    "inert": "yellow",
-    "training_only": "yellow",
-    "config_only": "magenta",
-    "exact": "green",
-    "conflict": "red",
-}
+def _print(made: "BuildPlan", form: str, language: "Language") -> None:
+    """Print a plan in the form that was asked for."""
+    import sys
+
+    if form == "json":
+        print_json(plan_report(made))
+    elif form == "markdown":
+        from veche.planning.markdown_page import plan_markdown
+
+        sys.stdout.write(plan_markdown(made, language))
+    elif form == "html":
+        from veche.planning.html_page import plan_html
+
+        sys.stdout.write(plan_html(made, language))
+    else:
+        from veche.cli.plan_view import show_plan
+
+        show_plan(made, language)
 
 
-def _show_fields(plan: "BuildPlan", say: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def plan_report(made: "BuildPlan") -> dict[str, Any]:
+    """Return the JSON object of `veche plan --json`: the plan, and its costs taken apart."""
+    from dataclasses import asdict
 
-    table = Table(show_edge=False, pad_edge=False, expand=True, show_lines=True)
-    table.add_column(say("col_field"), no_wrap=True)
-    table.add_column(say("col_effect"), ratio=1)
-    rest = []
-    for change in plan.fields:
-        if change.effect == "unchanged":
-            rest.append(change.name)
-            continue
-        effect = say(f"effect_{change.effect}")
-        if change.is_lossy:
-            effect += f" ({say('lossy_mark')})"
-        values = f"{_short(change.base)} → {_short(change.target)}"
-        told = Text.assemble((effect, _COLORS[change.effect]), "\n", change.reason)
-        if change.wish:
-            told.append(f"\n“{change.wish}”", style="dim italic")
-        table.add_row(Text.assemble((change.name, "bold"), "\n", values), told)
-    stdout.print(table)
-    if rest:
-        stdout.print(say("unchanged_rest", fields=", ".join(rest)), style="dim", markup=False)
+    from veche.planning.breakdown import breakdown_of
+
+    sides = (("before", made.base_spec), ("after", made.target_spec))
+    return {
+        **made.as_dict(),
+        "accounting": {side: asdict(breakdown_of(spec)) for side, spec in sides},
+    }
 
 
-def _show_costs(plan: "BuildPlan", say: Any) -> None:
-    from rich.table import Table
+def _written(made: "BuildPlan", out: Path | None, language: "Language") -> list[Path]:
+    from veche.planning.plan_files import write_plan
 
-    from veche.core.units import format_bytes, format_count
-
-    table = Table(show_edge=False, pad_edge=False)
-    for key in ("cost_title", "cost_before", "cost_after"):
-        table.add_column(say(key), justify="left" if key == "cost_title" else "right")
-    for name in (
-        "parameters",
-        "active_parameters",
-        "weight_bytes",
-        "kv_bytes_per_token",
-        "flops_per_token",
-    ):
-        shown = format_bytes if "bytes" in name else format_count
-        before, after = getattr(plan.before, name), getattr(plan.after, name)
-        label = say(f"cost_{name}", context=plan.before.flops_context_tokens)
-        table.add_row(label, shown(before), f"{shown(after)} (x{after / before:.2f})")
-    stdout.print()
-    stdout.print(table)
+    return [] if out is None else write_plan(made, out, language)
 
 
-def _short(value: object) -> str:
-    if isinstance(value, dict):
-        return f"{value.get('rope_type')} x{value.get('factor'):g}"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "-" if value is None else str(value)
+def _compare(
+    recipes: list[str],
+    language: "Language",
+    choices: dict[str, Any],
+    out: Path | None,
+    form: str,
+) -> None:
+    """Print the difference of two plans."""
+    from veche.cli.plan_view import show_difference
+    from veche.core.errors import InputError
+    from veche.planning.difference import difference_of
+
+    if len(recipes) != 2:
+        raise InputError(
+            f"diff compares two plans, {len(recipes)} are given",
+            hint="veche plan diff agi agi-fits",
+        )
+    if out is not None or form in ("markdown", "html"):
+        raise InputError("diff prints a table, or --json", hint="veche plan diff A B --json")
+    shared = {name: value for name, value in choices.items() if value is not None}
+    first, second = (planned(recipe, language, **shared) for recipe in recipes)
+    difference = difference_of(first, second)
+    if form == "json":
+        print_json(difference.as_dict())
+    else:
+        show_difference(difference, language)
+
+
+def _too_many(recipes: list[str]) -> Exception:
+    from veche.core.errors import InputError
+
+    return InputError(
+        f"one recipe at a time: {recipes[1]!r} is one too many",
+        hint="to compare two: veche plan diff A B",
+    )

@@ -74,7 +74,14 @@ def _by_fact(case: Case) -> Verdict:
     if fact.effect in ("needs_weights", "exact"):
         raise _impossible(case)
     effect = Effect(fact.effect)
-    return Verdict(effect=effect, is_lossy=fact.is_lossy, reason=fact.reason(case.language))
+    reason = _as_clause(fact.reason(case.language))
+    return Verdict(effect=effect, is_lossy=fact.is_lossy, reason=reason)
+
+
+def _as_clause(sentence: str) -> str:
+    """Return a sentence as it stands within another: no capital, no full stop at its end."""
+    is_word = sentence[1:2].islower() or sentence[1:2] == " "
+    return (sentence[:1].lower() if is_word else sentence[:1]) + sentence[1:].removesuffix(".")
 
 
 def _top_k(case: Case) -> Verdict:

@@ -147,14 +147,88 @@ PHRASES: dict[str, Phrase] = {
     "cost_after": {"en": "after", "ru": "после"},
     "cost_parameters": {"en": "parameters", "ru": "параметры"},
     "cost_active_parameters": {
-        "en": "active parameters a token",
-        "ru": "активные параметры на токен",
+        "en": "active parameters a token (without the input embedding)",
+        "ru": "активные параметры на токен (без входного эмбеддинга)",
     },
     "cost_weight_bytes": {"en": "weights", "ru": "веса"},
     "cost_kv_bytes_per_token": {"en": "KV cache a token", "ru": "KV-кэш на токен"},
     "cost_flops_per_token": {
         "en": "FLOPs a token (at {context} tokens of context)",
         "ru": "FLOP на токен (при контексте {context})",
+    },
+    "instead_of": {"en": "asked for was {wanted}", "ru": "просили {wanted}"},
+    "by_group": {"en": "parameters by group", "ru": "параметры по группам"},
+    "by_quantization": {"en": "weights by type", "ru": "веса по типам"},
+    "kv_cache": {
+        "en": "KV cache of a sequence (type, tokens)",
+        "ru": "KV-кэш последовательности (тип, токены)",
+    },
+    "flops": {
+        "en": "FLOPs a token, by tokens before it",
+        "ru": "FLOP на токен, по числу токенов до него",
+    },
+    "group_embeddings": {
+        "en": "embeddings and output head",
+        "ru": "эмбеддинги и выходной слой",
+    },
+    "group_attention": {"en": "attention", "ru": "внимание"},
+    "group_experts": {"en": "experts", "ru": "эксперты"},
+    "group_shared_experts": {"en": "shared experts", "ru": "общие эксперты"},
+    "group_router": {"en": "routers", "ru": "маршрутизаторы"},
+    "group_dense_mlp": {"en": "dense MLPs", "ru": "плотные MLP"},
+    "group_norms": {"en": "norms", "ru": "нормировки"},
+    "cards": {
+        "en": "Cards that can share it (tensor parallel): {before} → {after}; with FP8 blocks of "
+        "128: {fp8_before} → {fp8_after}",
+        "ru": "Карт, которые могут её поделить (tensor parallel): {before} → {after}; с блоками "
+        "FP8 по 128: {fp8_before} → {fp8_after}",
+    },
+    "read_by": {"en": "read by", "ru": "кто читает"},
+    "nobody": {"en": "nobody was found to", "ru": "никого не нашли"},
+    "col_recipe": {"en": "recipe", "ru": "рецепт"},
+    "col_base": {"en": "base", "ru": "исходная модель"},
+    "col_description": {"en": "what it is", "ru": "что это"},
+    "col_class": {"en": "effect", "ru": "действие"},
+    "col_wish": {"en": "what was hoped", "ru": "на что надеялись"},
+    "col_values": {"en": "change", "ru": "изменение"},
+    "col_reason": {"en": "why", "ru": "почему"},
+    "config_title": {"en": "config.json of the result", "ru": "config.json результата"},
+    "chart_parameters": {
+        "en": "Where the parameters are",
+        "ru": "Где параметры",
+    },
+    "chart_bytes": {
+        "en": "Where the bytes are: weights in each type, and a KV cache of {tokens} tokens",
+        "ru": "Где байты: веса в каждом типе и KV-кэш на {tokens} токенов",
+    },
+    "chart_before": {"en": "{name}, before", "ru": "{name}, до"},
+    "chart_after": {"en": "{name}, after", "ru": "{name}, после"},
+    "chart_kv": {"en": "KV cache, {dtype}", "ru": "KV-кэш, {dtype}"},
+    "chart_cache": {"en": "KV cache", "ru": "KV-кэш"},
+    "template_fields": {
+        "en": "Take the # off a line and change its value: a number, or a factor of the base's "
+        "such as x1.5; or write {{value: …, reason: …, apply: …}}. Remove the {{}} at the end "
+        "then.",
+        "ru": "Уберите # перед строкой и измените значение: число или множитель исходного, "
+        "например x1.5; или напишите {{value: …, reason: …, apply: …}}. Тогда уберите {{}} в "
+        "конце.",
+    },
+    "recipe_written": {
+        "en": "{path}: see it with veche plan {path}",
+        "ru": "{path}: посмотреть — veche plan {path}",
+    },
+    "recipe_good": {
+        "en": "{recipe}: plans, nothing is left to decide",
+        "ru": "{recipe}: планируется, решать больше нечего",
+    },
+    "recipe_undecided": {
+        "en": "{recipe}: plans, and leaves this to decide: {reason}; choose: {flags}",
+        "ru": "{recipe}: планируется, но осталось решить: {reason}; выбор: {flags}",
+    },
+    "diff_title": {"en": "{a} against {b}", "ru": "{a} и {b}"},
+    "diff_same": {
+        "en": "No field of the two results differs.",
+        "ru": "Поля обоих результатов одинаковы.",
     },
     "conflict_title": {"en": "To be decided", "ru": "Надо решить"},
     "cannot_build": {

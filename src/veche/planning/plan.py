@@ -47,7 +47,8 @@ class FieldChange:
         is_applied: False where the recipe plans it without carrying it out.
         wish: what the recipe hopes for, in the recipe's words.
         read_by: lines of engines that read the field, as "engine version path:line"; empty where
-            nobody was found to, and where nothing changes.
+            nobody was found to.
+        instead_of: what was asked for first, where the recipe departs from it; `wish` says why.
     """
 
     name: str
@@ -59,6 +60,12 @@ class FieldChange:
     is_applied: bool = True
     wish: str = ""
     read_by: tuple[str, ...] = ()
+    instead_of: Any = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether it is worth a line: something changes, or something else was asked for."""
+        return self.effect is not Effect.UNCHANGED or self.instead_of is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,7 +127,6 @@ def _field_change(
     reason = verdict.reason
     if not wish.apply:
         reason += f" ({phrase('not_applied', language)})"
-    is_unchanged = verdict.effect is Effect.UNCHANGED
     return FieldChange(
         name=name,
         base=before,
@@ -137,7 +136,8 @@ def _field_change(
         is_lossy=verdict.is_lossy,
         is_applied=wish.apply,
         wish=wish.reason_in(language),
-        read_by=case.fact.sources if case.fact and not is_unchanged else (),
+        instead_of=wish.instead_of,
+        read_by=case.fact.sources if case.fact else (),
     )
 
 

@@ -28,6 +28,7 @@ class FieldWish(BaseModel):
         value: the value, or a factor of the base's value, as in "x1.5" or "x4/3".
         reason: what is hoped for, as one text or by language.
         apply: False plans and measures it without carrying it out.
+        instead_of: what was asked for first, where the recipe departs from it; `reason` says why.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,6 +36,7 @@ class FieldWish(BaseModel):
     value: Any
     reason: str | dict[Literal["en", "ru"], str] = ""
     apply: bool = True
+    instead_of: Any = None
 
     def reason_in(self, language: Language) -> str:
         """Return the reason in `language`, or in the one that the recipe has."""
@@ -169,9 +171,18 @@ def load_recipe(name: str) -> Recipe:
     Raises:
         RecipeError: there is none, it is not YAML, or it has an unknown key or field.
     """
+    return parse_recipe(recipe_text(name), where=name)
+
+
+def recipe_text(name: str) -> str:
+    """Return the YAML of a shipped recipe, or of a file.
+
+    Raises:
+        RecipeError: there is none, or it is not text.
+    """
     shipped = shipped_recipes()
     if name in shipped:
-        return parse_recipe((_shipped() / f"{name}.yaml").read_text(encoding="utf-8"), where=name)
+        return (_shipped() / f"{name}.yaml").read_text(encoding="utf-8")
     path = Path(name)
     if not path.is_file():
         near = difflib.get_close_matches(name, shipped, n=1)
@@ -180,7 +191,7 @@ def load_recipe(name: str) -> Recipe:
             hint=(f"did you mean {near[0]!r}? " if near else "") + f"shipped: {', '.join(shipped)}",
         )
     try:
-        return parse_recipe(path.read_text(encoding="utf-8"), where=name)
+        return path.read_text(encoding="utf-8")
     except (UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path} cannot be read as text: {error}") from error
 
