@@ -100,9 +100,10 @@ class TestRecipes:
             "--set", f"num_attention_heads={heads}", "--set", f"num_key_value_heads={kv_heads}",
         )  # fmt: skip
         assert f"{heads} on {kv_heads}" in error["message"]
-        advice = shlex.split(error["hint"].partition(":")[2])
-        assert advice[::2] == ["--set", "--set"]
-        assert veche("plan", "demo", *advice, "--json").code == 0
+        for way in error["hint"].partition(":")[2].split("; or "):
+            advice = shlex.split(way)
+            assert advice[::2] == ["--set", "--set"]
+            assert veche("plan", "demo", *advice, "--json").code == 0
 
     def test_a_plan_with_an_open_conflict_is_not_built(self, veche, shelf, tmp_path):
         error = refused(
@@ -267,8 +268,8 @@ class TestPlacesToWrite:
 
     def test_a_folder_where_a_file_is_to_be(self, veche, tmp_path):
         (tmp_path / "plan.json").mkdir()
-        error = refused(veche, "plan", "agi", "--out", tmp_path / "plan.json", code=1)
-        assert error["type"] == "DiskError"
+        error = refused(veche, "plan", "agi", "--out", tmp_path / "plan.json")
+        assert error["type"] == "OutputError"
         assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 

@@ -236,7 +236,9 @@ class TestRussian:
         for ours, theirs in zip(russian["fields"], english["fields"], strict=True):
             assert re.search("[а-яё]", ours["reason"]), ours["name"]
             assert not re.search("[а-яё]", theirs["reason"]), theirs["name"]
-            assert {**ours, "reason": ""} == {**theirs, "reason": ""}
+            words = {"reason": "", "wish": ""}
+            assert {**ours, **words} == {**theirs, **words}
+            assert bool(ours["wish"]) == bool(theirs["wish"])
 
     def test_a_launch_gives_its_reasons_in_russian(self, veche):
         profiles = veche("launch", "agi", "--lang", "ru", "--json").json["profiles"]

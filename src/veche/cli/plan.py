@@ -198,5 +198,5 @@ def _too_many(recipes: list[str]) -> Exception:
 
     return InputError(
         f"one recipe at a time: {recipes[1]!r} is one too many",
-        hint="to compare two: veche plan diff A B",
+        hint="to compare two: veche plan diff A B; all there is: veche plan --help",
     )

@@ -10,7 +10,6 @@ from veche.checkpoint.edit import key_of
 from veche.core.errors import UnsupportedError
 from veche.core.language import Language
 from veche.planning.bases import load_base
-from veche.planning.effects import GROWING_FIELDS
 from veche.planning.field_facts import fact_of
 from veche.planning.fields import FIELDS, value_of
 from veche.planning.phrases import phrase
@@ -43,7 +42,7 @@ def recipe_template(name: str, base: str, language: Language) -> str:
         if value is None and field != "rope_scaling":
             continue
         fact = fact_of(key_of(field, config, spec.family), spec.model_type)
-        if fact is None or (fact.effect == "needs_weights" and field not in GROWING_FIELDS):
+        if fact is None or fact.effect == "needs_weights":
             continue
         effect = phrase(f"effect_{fact.effect}", language)
         lines += _comment(f"{effect}: {fact.reason(language)}", indent="  ")
