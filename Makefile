@@ -52,4 +52,4 @@ contract: $(VENV)/.installed-dev ## Pass every emitted vLLM command through vLLM
 	VECHE_VLLM_PYTHON=$(CURDIR)/.venv-contract/bin/python $(BIN)/python -m pytest tests/launch/test_contract.py
 
 clean: ## Remove what was made here (.venv, out, caches).
-	rm -rf $(VENV) .venv-contract out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-contract .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
