@@ -145,6 +145,27 @@ def test_a_misspelt_key_is_answered_with_the_nearest():
         parse_recipe("{name: t, base: b, allow_losy: true}", where="test")
 
 
+BOMB = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x]"] + [
+    f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}, *a{n - 1}]"
+    for n in range(1, 12)
+])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "text",
+    [BOMB, "a: &a [*a]", "{name: t, base: b, fields: {num_experts: " + "[" * 60 + "]" * 60 + "}}"],
+    ids=["billion laughs", "a list within itself", "sixty deep"],
+)
+def test_a_text_that_explodes_is_refused_at_once(text):
+    with pytest.raises(RecipeError, match="too large"):
+        parse_recipe(text, where="test")
+
+
+def test_heads_that_are_planned_but_not_applied_are_not_judged_together():
+    wish = {"value": 6, "apply": False}
+    assert plan_of(num_key_value_heads=wish).target_spec.num_key_value_heads == 4
+
+
 def test_every_phrase_has_the_same_placeholders_in_every_language():
     import string
 

@@ -47,7 +47,7 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
         base_config,
         {c.name: c.target for c in changes if c.is_applied and c.effect is not Effect.UNCHANGED},
     )
-    _require_feasible_heads(base, {c.name: c.target for c in changes if c.is_applied})
+    _require_feasible_heads(base, {c.name: c.target if c.is_applied else c.base for c in changes})
     target = spec_of(target_config, where=f"target of recipe {recipe.name!r}")
     conflicts = find_conflicts(recipe, changes, target, (base_config, target_config), language)
     return BuildPlan(

@@ -18,6 +18,7 @@ from veche.planning.field_facts import known_fields
 from veche.planning.fields import ALIASES, FIELDS, checked_key
 from veche.planning.plan import Mode
 
+_MAX_NODES, _MAX_DEPTH = 10_000, 20
 RopeLength = Literal["extend", "keep-length", "as-written"]
 
 
@@ -154,10 +155,7 @@ def _parse_assignment(text: str) -> tuple[str, FieldWish]:
         raise RecipeError(
             f"--set {text!r} is not name=value", hint="e.g. --set num_experts_per_tok=8"
         )
-    try:
-        return name.strip(), FieldWish(value=yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {text!r}: the value is not YAML") from error
+    return name.strip(), FieldWish(value=_read_yaml(value, f"--set {name.strip()[:60]}: the value"))
 
 
 def shipped_recipes() -> list[str]:
@@ -202,10 +200,7 @@ def parse_recipe(text: str, *, where: str) -> Recipe:
     Raises:
         RecipeError: what is wrong, with the nearest known key.
     """
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"recipe {where} is not valid YAML: {error}") from error
+    value = _read_yaml(text, f"recipe {where}")
     if not isinstance(value, dict):
         raise RecipeError(
             f"recipe {where} is not a mapping of keys to values",
@@ -251,6 +246,32 @@ def _scaled(name: str, wanted: str, base: Any) -> Any:
             hint=f"give the value itself, e.g. {max(1, round(exact))}",
         )
     return _checked(name, int(exact), base)
+
+
+def _read_yaml(text: str, what: str) -> Any:
+    """Parse YAML, and refuse a value that no recipe needs: aliases can make a text explode.
+
+    Raises:
+        RecipeError: it is not YAML, or too large or too deep.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise RecipeError(f"{what} is not valid YAML: {error}") from error
+    nodes, waiting = 0, [(value, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        nodes += 1
+        if nodes > _MAX_NODES or depth > _MAX_DEPTH:
+            raise RecipeError(
+                f"{what} is too large: over {_MAX_NODES:,} values, or {_MAX_DEPTH} deep",
+                hint="a recipe names fields and their values; aliases count as often as they stand",
+            )
+        if isinstance(node, dict):
+            waiting += [(item, depth + 1) for pair in node.items() for item in pair]
+        elif isinstance(node, list | tuple | set):
+            waiting += [(item, depth + 1) for item in node]
+    return value
 
 
 def _shipped() -> Traversable:
