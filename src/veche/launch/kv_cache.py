@@ -16,6 +16,8 @@ KV_BYTES_PER_VALUE: dict[str, Fraction] = {
 }
 """Bytes of one key or value; the quantised ones count their block's scale."""
 
+BLOCK_TOKENS = 16
+"""Tokens of one block of the cache (vLLM's default; the others are at most as coarse)."""
 _ALIASES = {"fp16": "f16", "auto": "bf16", "bfloat16": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 
 
@@ -47,6 +49,6 @@ def kv_bytes_per_token(spec: ModelSpec, dtype: str, *, tensor_parallel: int = 1)
     return round(values * KV_BYTES_PER_VALUE[dtype])
 
 
-def tokens_in(num_bytes: int, bytes_per_token: int, *, block_tokens: int = 16) -> int:
+def tokens_in(num_bytes: int, bytes_per_token: int) -> int:
     """Return how many tokens fit into `num_bytes`, in whole blocks; 0 for a negative size."""
-    return max(0, num_bytes) // (bytes_per_token * block_tokens) * block_tokens
+    return max(0, num_bytes) // (bytes_per_token * BLOCK_TOKENS) * BLOCK_TOKENS

@@ -23,12 +23,9 @@ PHRASES: dict[str, Phrase] = {
         "ru": "токенов в одном шаге prefill; расходы vLLM растут с ним, а не с контекстом",
     },
     "why_quantization_fp8": {
-        "en": "quantises a bf16 checkpoint to FP8 while it loads; an FP8 checkpoint needs no flag",
-        "ru": "квантует модель bf16 в FP8 при загрузке; готовой модели FP8 флаг не нужен",
-    },
-    "why_prepared": {
-        "en": "must be a checkpoint already quantised to {quantization} (llm-compressor, ModelOpt)",
-        "ru": "должна быть моделью, уже квантованной в {quantization} (llm-compressor, ModelOpt)",
+        "en": "makes {quantization} of a bf16 checkpoint while it loads; leave it out for a "
+        "checkpoint that is FP8 already",
+        "ru": "делает {quantization} из модели bf16 при загрузке; для готовой модели FP8 уберите",
     },
     "why_kv_fp8": {
         "en": "halves the KV cache; without calibrated scales (the usual case) it costs a little "
@@ -53,8 +50,8 @@ PHRASES: dict[str, Phrase] = {
         "ни был написан её config.json",
     },
     "why_rope_old": {
-        "en": "vLLM before 0.11.1 reads rope_scaling",
-        "ru": "vLLM до 0.11.1 читает rope_scaling",
+        "en": "pins what the model was made with; vLLM dropped this flag at 0.11.1",
+        "ru": "закрепляет то, с чем модель сделана; в vLLM 0.11.1 этого флага уже нет",
     },
     "why_sglang_length": {
         "en": "SGLang takes the length from here, not from the rope scaling",
@@ -93,10 +90,28 @@ PHRASES: dict[str, Phrase] = {
         "en": "block FP8 with the DeepGEMM of vLLM 0.24 breaks on this card (fixed in August 2026)",
         "ru": "блочный FP8 с DeepGEMM из vLLM 0.24 на этой карте ломается (исправлен в 08.2026)",
     },
+    "quantized_checkpoint": {
+        "en": "{model} must be a checkpoint already quantised to {quantization} (llm-compressor, "
+        "ModelOpt, or the publisher's own): this command does not quantise",
+        "ru": "{model} — уже квантованная в {quantization} модель (llm-compressor, ModelOpt или от "
+        "издателя): сама эта команда не квантует",
+    },
+    "gguf_file": {
+        "en": "{model} must be a {quantization} GGUF file: convert_hf_to_gguf.py makes one in "
+        "16 bits, llama-quantize the rest (both are llama.cpp's)",
+        "ru": "{model} — файл GGUF {quantization}: в 16 битах его делает convert_hf_to_gguf.py, "
+        "остальные — llama-quantize (оба из llama.cpp)",
+    },
+    "sglang_nodes": {
+        "en": "run it on every machine, each with --dist-init-addr FIRST_MACHINE:50000 and "
+        "--node-rank 0 … {last_node} added",
+        "ru": "запустите на каждой машине, добавив --dist-init-addr ПЕРВАЯ_МАШИНА:50000 и "
+        "--node-rank 0 … {last_node}",
+    },
     "fp8_needs_checkpoint": {
-        "en": "needs a checkpoint that is FP8 already: its bf16 weights do not fit this card, and "
-        "quantising while loading may hold them first",
-        "ru": "нужна модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
+        "en": "{model} must be a checkpoint that is FP8 already: its bf16 weights do not fit this card, "
+        "and quantising while loading may hold them first",
+        "ru": "{model} — модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
         "загрузке может сначала держать их",
     },
     "nvfp4_moe_marlin": {
@@ -205,6 +220,14 @@ PHRASES: dict[str, Phrase] = {
     "raised_utilization": {
         "en": "needs {utilization:g} of the card: nothing else may use it",
         "ru": "нужно {utilization:g} карты: больше её никто не должен занимать",
+    },
+    "more_with_a_larger_share": {
+        "en": "up to {possible} tokens with {larger:g} of the card, where nothing else may use it",
+        "ru": "до {possible} токенов, если занять {larger:g} карты: тогда больше её никому нельзя",
+    },
+    "one_machine_only": {
+        "en": "this engine runs on one machine: vLLM and SGLang join several",
+        "ru": "этот движок работает на одной машине: несколько объединяют vLLM и SGLang",
     },
     "learned": {
         "en": "the overhead is this machine's own, learned from its start-up logs",

@@ -35,6 +35,7 @@ class Wish:
         layout: how the cards share the model.
         engine_versions: installed version by engine.
         features: what the server must offer beside text: routing, lora.
+        notes: what the reader must know whichever profile it is.
         spans: what this machine's logs have left of the overhead's interval, by engine.
         language: of reasons and notes.
     """
@@ -53,6 +54,7 @@ class Wish:
     layout: Layout | None = None
     engine_versions: Mapping[str, str] | None = None
     features: tuple[Feature, ...] = ()
+    notes: tuple[str, ...] = ()
     spans: Mapping[str, Span] | None = None
     language: Language = "en"
 
