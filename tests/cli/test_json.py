@@ -165,7 +165,7 @@ def test_experts_report(veche, asked, tmp_path, language):
 
 def test_gpus_and_calibrations(veche):
     assert "rtx-pro-6000" in {card["name"] for card in veche("gpus", "--json").json["gpus"]}
-    assert veche("calibrations", "--json").json["entries"] == []
+    assert veche("launch", "calibrations", "--json").json["entries"] == []
 
 
 def test_doctor(veche):

@@ -11,6 +11,7 @@ from veche.launch.overhead import StepSize
 EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
 Feature = Literal["routing", "lora"]
 """The experts that each token went to, in the answer; adapters, loaded beside the model."""
+FEATURES: tuple[Feature, ...] = ("routing", "lora")
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
 
 

@@ -46,7 +46,7 @@ def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) ->
     low, high = memory.kv_available_bytes
     needed = min(wanted, limit) * _sessions_of_one_replica(case) * memory.kv_bytes_per_token_per_gpu
     possible = longest_context(case, span)
-    fits = possible >= wanted
+    fits = has_room(case, span)
     texts = {
         "context": wanted,
         "sessions": case.sessions,
@@ -68,13 +68,22 @@ def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) ->
     )
 
 
+def has_room(case: Case, span: Span | None = None) -> bool:
+    """Whether all sessions of the case's context surely fit, in memory and in its positions."""
+    if case.context_tokens > position_limit(case.spec):
+        return False
+    memory = memory_of(case, span=span)
+    share = memory.kv_available_bytes[0] // _sessions_of_one_replica(case)
+    return tokens_in(share, memory.kv_bytes_per_token_per_gpu) >= case.context_tokens
+
+
 def longest_context(case: Case, span: Span | None = None) -> int:
     """Return the longest sequence of which all sessions surely fit, in whole blocks; 0 for none."""
     limit = position_limit(case.spec)
-    if _has_room(replace(case, context_tokens=limit), span):
+    if has_room(replace(case, context_tokens=limit), span):
         return limit
     blocks = _largest(
-        lambda count: _has_room(replace(case, context_tokens=count * BLOCK_TOKENS), span),
+        lambda count: has_room(replace(case, context_tokens=count * BLOCK_TOKENS), span),
         limit // BLOCK_TOKENS,
     )
     return blocks * BLOCK_TOKENS
@@ -86,7 +95,7 @@ def most_sessions(case: Case, span: Span | None = None) -> int:
     memory = memory_of(case, span=span)
     bound = tokens_in(memory.kv_available_bytes[1], memory.kv_bytes_per_token_per_gpu)
     return _largest(
-        lambda count: _has_room(with_sessions(case, count), span),
+        lambda count: has_room(with_sessions(case, count), span),
         bound // case.context_tokens * case.layout.data_parallel,
     )
 
@@ -101,12 +110,6 @@ def useful_length(longest: int, limit: int) -> int:
     """Return the length that is served where none was asked for."""
     rounded = longest // ROUND_TOKENS * ROUND_TOKENS or longest
     return max(rounded, min(SMALLEST_CONTEXT_TOKENS, limit))
-
-
-def _has_room(case: Case, span: Span | None) -> bool:
-    memory = memory_of(case, span=span)
-    share = memory.kv_available_bytes[0] // _sessions_of_one_replica(case)
-    return tokens_in(share, memory.kv_bytes_per_token_per_gpu) >= case.context_tokens
 
 
 def _sessions_of_one_replica(case: Case) -> int:

@@ -32,7 +32,7 @@ def kv_dtype(name: str) -> str:
         return wanted
     near = difflib.get_close_matches(wanted, KV_BYTES_PER_VALUE, n=1, cutoff=0.4)
     raise InputError(
-        f"there is no KV cache type {name!r}",
+        f"--kv: there is no KV cache type {name!r}",
         hint=(f"did you mean {near[0]!r}? " if near else "")
         + f"known: {', '.join(KV_BYTES_PER_VALUE)}",
     )

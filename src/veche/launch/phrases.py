@@ -109,8 +109,8 @@ PHRASES: dict[str, Phrase] = {
         "--node-rank 0 … {last_node}",
     },
     "fp8_needs_checkpoint": {
-        "en": "{model} must be a checkpoint that is FP8 already: its bf16 weights do not fit this card, "
-        "and quantising while loading may hold them first",
+        "en": "{model} must be a checkpoint that is FP8 already: its bf16 weights do not fit this "
+        "card, and quantising while loading may hold them first",
         "ru": "{model} — модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
         "загрузке может сначала держать их",
     },
@@ -241,18 +241,29 @@ PHRASES: dict[str, Phrase] = {
         "держат {context} токенов × {sessions} на {cards}, {slow}–{fast} токенов в секунду",
     },
     "nearest_other_types": {
-        "en": "the nearest that fits: {engine}, {quantization} weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {engine}, веса {quantization}, KV-кэш {kv_dtype}",
+        "en": "other data types: {engine} with {quantization} weights and a {kv_dtype} KV cache "
+        "holds {context} tokens × {sessions}; costs some accuracy",
+        "ru": "другие типы данных: {engine} с весами {quantization} и KV-кэшем {kv_dtype} держит "
+        "{context} токенов × {sessions}; стоит некоторой точности",
     },
-    "nearest_more_cards": {
-        "en": "the nearest that fits: {cards}, {quantization} weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {cards}, веса {quantization}, KV-кэш {kv_dtype}",
+    "nearest_other_engine": {
+        "en": "another engine: {engine} with {quantization} weights and a {kv_dtype} KV cache "
+        "holds {context} tokens × {sessions}; it has smaller weights, and is slower with many "
+        "sessions",
+        "ru": "другой движок: {engine} с весами {quantization} и KV-кэшем {kv_dtype} держит "
+        "{context} токенов × {sessions}; веса у него меньше, но со многими сессиями он медленнее",
     },
     "nearest_shorter": {
-        "en": "the nearest that fits: {context} tokens × {sessions} on {cards}, {quantization} "
-        "weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {context} токенов × {sessions} на {cards}, веса "
-        "{quantization}, KV-кэш {kv_dtype}",
+        "en": "less context: {context} tokens × {sessions} with the same {engine}, {quantization} "
+        "weights and {kv_dtype} KV cache",
+        "ru": "короче контекст: {context} токенов × {sessions} с тем же {engine}, весами "
+        "{quantization} и KV-кэшем {kv_dtype}",
+    },
+    "nearest_more_cards": {
+        "en": "more cards: {cards} with {engine}, {quantization} weights and a {kv_dtype} KV cache "
+        "hold {context} tokens × {sessions}",
+        "ru": "больше карт: {cards} с {engine}, весами {quantization} и KV-кэшем {kv_dtype} держат "
+        "{context} токенов × {sessions}",
     },
     # emitted files
     "file_title": {
@@ -266,10 +277,6 @@ PHRASES: dict[str, Phrase] = {
     "ray_worker": {
         "en": "Every machine but the first: joins the address of the first one.",
         "ru": "Каждая машина, кроме первой: присоединяется к адресу первой.",
-    },
-    "nothing_fits": {
-        "en": "nothing in the catalogue's reach fits this model",
-        "ru": "ничего из доступного эту модель не вмещает",
     },
 }
 

@@ -8,9 +8,10 @@ from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
 from veche.launch.case import Case, EngineName, position_limit
 from veche.launch.command import Command, command_for, facts_of
-from veche.launch.fit import Fit, fit_of, longest_context, useful_length, with_sessions
+from veche.launch.fit import Fit, fit_of, has_room, longest_context, useful_length, with_sessions
 from veche.launch.layout import choose_layout
 from veche.launch.memory import Memory, memory_of
+from veche.launch.overhead import StepSize
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.recommend import mark_recommended
@@ -129,17 +130,22 @@ def _best_utilization(
     shares = (wish.utilization,) if wish.utilization else utilizations(engine, version)
     span, limit = (wish.spans or {}).get(engine), position_limit(spec)
     cases = [_case(spec, wish, engine, quantization, kv, share) for share in shares]
-    held = [longest_context(case, span) for case in cases]
     wanted = wish.context_tokens or useful_length(0, limit)
-    place = next((i for i, longest in enumerate(held) if longest >= wanted), len(cases) - 1)
-    length = wish.context_tokens or useful_length(held[place], limit)
-    return profile_of(replace(cases[place], context_tokens=length), wish, held[-1])
+    tried = [replace(case, context_tokens=wanted) for case in cases]
+    case = next((case for case in tried if has_room(case, span)), tried[-1])
+    if wish.context_tokens is None:
+        case = replace(case, context_tokens=useful_length(longest_context(case, span), limit))
+    return profile_of(case, wish, longest_context(cases[-1], span))
 
 
 def _case(
     spec: ModelSpec, wish: Wish, engine: EngineName, quantization: str, kv: str, share: float
 ) -> Case:
-    step = wish.step or default_step(engine, wish.gpu)
+    usual = default_step(engine, wish.gpu)
+    step = StepSize(
+        batched_tokens=wish.batched_tokens or usual.batched_tokens,
+        sequences=wish.max_sequences or usual.sequences,
+    )
     layout = wish.layout or choose_layout(
         spec, quantization, wish.num_gpus, num_nodes=wish.num_nodes, engine=engine
     )
