@@ -157,6 +157,10 @@ class TestTable:
             assert "\n2. " in said
             assert "llama-server" in said
 
+    def test_why_it_does_not_fit_is_said(self, veche):
+        said = veche("launch", "qwen3-30b-a3b", "--context", "128k").out
+        assert "positions reach 40960 tokens" in " ".join(said.split())
+
     def test_where_nothing_fits_it_is_said(self, veche):
         said = veche("launch", "agi", "--engine", "transformers", "--gpu", "rtx-4080",
                      "--sessions", 900, "--context", "192k").out  # fmt: skip

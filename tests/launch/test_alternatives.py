@@ -49,6 +49,17 @@ def test_4_bits_of_llama_cpp_are_the_nearest_on_a_card_of_24_gb():
     assert first.profile.quantization in {"Q4_K_M", "Q5_K_M"}
 
 
+def test_less_context_with_other_types_is_offered_where_neither_is_enough():
+    wish = Wish(
+        gpu=find_gpu("rtx-4090"), engines=("vllm",), quantizations=("bf16",),
+        context_tokens=131_072,
+    )  # fmt: skip
+    (only,) = alternatives(STOCK, wish)
+    assert only.profile.fits
+    assert only.profile.context_tokens < 131_072
+    assert only.profile.quantization != "bf16"
+
+
 def test_nothing_in_reach_is_said_by_an_empty_list():
     wish = Wish(
         gpu=find_gpu("rtx-5070-ti"), engines=("transformers",), context_tokens=196_608,

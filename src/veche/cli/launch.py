@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from veche.cli.launch_log import compare_with_log, show_calibrations
-from veche.cli.launch_table import show_alternatives, show_profiles
+from veche.cli.launch_table import show_alternatives, show_profiles, show_refusal
 from veche.cli.subject import Subject, subject
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
@@ -171,7 +171,8 @@ def _answer(meant: Subject, wish: "Wish", out: Path | None, *, as_json: bool) ->
         return
     show_profiles(meant.name, profiles, wish.language)
     if chosen is None:
-        show_alternatives(nearest, wish.language)
+        show_refusal(profiles, wish.language)
+        show_alternatives(nearest, wish.notes, wish.language)
     for file in files:
         stdout.print(str(file), markup=False, soft_wrap=True)
 

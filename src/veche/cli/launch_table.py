@@ -28,12 +28,20 @@ def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language"
         if profile.recommended:
             stdout.print(f"\n★ {profile.reason}", markup=False)
             stdout.print(_command_line(profile), markup=False, soft_wrap=True)
-            for note in profile.notes:
-                stdout.print(f"· {note}", style="dim", markup=False)
+            _show_notes(profile.notes)
 
 
-def show_alternatives(nearest: "Sequence[Alternative]", language: "Language") -> None:
-    """Print what comes nearest to a wish that does not fit, and what it costs."""
+def show_refusal(profiles: "Sequence[Profile]", language: "Language") -> None:
+    """Say why the profile that comes nearest does not fit."""
+    nearest = max(profiles, key=lambda profile: profile.max_context_tokens)
+    types = f"{nearest.engine} {nearest.quantization}/{nearest.kv_dtype}"
+    stdout.print(f"\n✗ {types}: {nearest.reason}", markup=False)
+
+
+def show_alternatives(
+    nearest: "Sequence[Alternative]", notes: "Sequence[str]", language: "Language"
+) -> None:
+    """Print what comes nearest to a wish that does not fit, what it costs, and what to know."""
     if not nearest:
         stdout.print("\n" + phrase("nothing_nearest", language), style="bold", markup=False)
         return
@@ -41,6 +49,12 @@ def show_alternatives(nearest: "Sequence[Alternative]", language: "Language") ->
     for place, each in enumerate(nearest, start=1):
         stdout.print(f"{place}. {each.reason}", markup=False)
         stdout.print("   " + _command_line(each.profile), markup=False, soft_wrap=True)
+    _show_notes(notes)
+
+
+def _show_notes(notes: "Sequence[str]") -> None:
+    for note in notes:
+        stdout.print(f"· {note}", style="dim", markup=False)
 
 
 def _print_table(

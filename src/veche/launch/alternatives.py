@@ -31,7 +31,8 @@ class Alternative:
 def alternatives(spec: ModelSpec, wish: Wish) -> list[Alternative]:
     """Return what fits instead, in the order of what it costs; empty if nothing in reach fits.
 
-    Other data types; else another engine, whose types are smaller; less context; more cards.
+    Other data types; else another engine, whose types are smaller; less context; more cards; if
+    none of these alone is enough, less context with other data types.
     """
     language = wish.language
     found = []
@@ -47,7 +48,13 @@ def alternatives(spec: ModelSpec, wish: Wish) -> list[Alternative]:
         ):
             found.append(_told("nearest_more_cards", chosen, language))
             break
-    return found
+    return found or _with_both(spec, replace(wish, context_tokens=None))
+
+
+def _with_both(spec: ModelSpec, wish: Wish) -> list[Alternative]:
+    """Give up the context as well as the data types, then the engine."""
+    chosen = best_of(_with_other_types(spec, wish)) or best_of(_with_other_engines(spec, wish))
+    return [_told("nearest_shorter_other", chosen, wish.language)] if chosen else []
 
 
 def _with_other_types(spec: ModelSpec, wish: Wish) -> list[Profile]:

@@ -259,6 +259,12 @@ PHRASES: dict[str, Phrase] = {
         "ru": "короче контекст: {context} токенов × {sessions} с тем же {engine}, весами "
         "{quantization} и KV-кэшем {kv_dtype}",
     },
+    "nearest_shorter_other": {
+        "en": "less context and other data types: {context} tokens × {sessions} with {engine}, "
+        "{quantization} weights and a {kv_dtype} KV cache",
+        "ru": "короче контекст и другие типы данных: {context} токенов × {sessions} с {engine}, "
+        "весами {quantization} и KV-кэшем {kv_dtype}",
+    },
     "nearest_more_cards": {
         "en": "more cards: {cards} with {engine}, {quantization} weights and a {kv_dtype} KV cache "
         "hold {context} tokens × {sessions}",
@@ -269,6 +275,14 @@ PHRASES: dict[str, Phrase] = {
     "file_title": {
         "en": "{engine} on {cards}, written by {program}",
         "ru": "{engine} на {cards}, написано {program}",
+    },
+    "unit_place": {
+        "en": "Copy it to ~/.config/systemd/user, then systemctl --user daemon-reload and "
+        "systemctl --user enable --now its name. If the program is in a virtual environment, write its "
+        "whole path after ExecStart=, in place of /usr/bin/env and its name.",
+        "ru": "Скопируйте в ~/.config/systemd/user, затем systemctl --user daemon-reload и "
+        "systemctl --user enable --now с его именем. Если программа в виртуальном окружении, "
+        "напишите после ExecStart= её полный путь вместо /usr/bin/env и имени.",
     },
     "ray_head": {
         "en": "The first of {nodes} machines; run ray-worker.sh on each of the others.",
