@@ -214,3 +214,13 @@ def profiles_config():
     from veche.planning.bases import load_base
 
     return load_base("qwen3-30b-a3b")
+
+
+def test_numbers_of_cards_are_written_alike(veche):
+    rows = [line for line in veche("gpus").out.splitlines() if "│" in line]
+    assert len(rows) >= 14
+    for row in rows:
+        memory, bandwidth, tflops = (cell.strip() for cell in row.split("│")[1:])
+        assert re.fullmatch(r"\d+\.\d\d(–\d+\.\d\d)?", memory)
+        assert re.fullmatch(r"[\d,]+", bandwidth)
+        assert re.fullmatch(r"[\d,]+\.\d", tflops)

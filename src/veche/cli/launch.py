@@ -93,7 +93,6 @@ def launch(
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits, how fast it will be, and how to start it."""
-    from veche.core.units import parse_count
     from veche.launch.wish import make_wish
 
     language = chosen_language(lang)
@@ -112,10 +111,10 @@ def launch(
         engine_version=engine_version,
         quantizations=[quant] if quant else None,
         kv_dtypes=[kv] if kv else None,
-        context_tokens=parse_count(context, "--context") if context else None,
+        context_tokens=_count(context, "--context"),
         num_sessions=sessions,
         utilization=util,
-        batched_tokens=parse_count(batched_tokens, "--batched-tokens") if batched_tokens else None,
+        batched_tokens=_count(batched_tokens, "--batched-tokens"),
         max_sequences=max_num_seqs,
         features=tuple(feature or ()),
         model_path=meant.path,
@@ -124,6 +123,12 @@ def launch(
     )
     wish = replace(wish, layout=_layout(meant.spec, wish, tp, dp, has_experts_whole=ep))
     _answer(meant, wish, out, as_json=as_json)
+
+
+def _count(text: str | None, flag: str) -> int | None:
+    from veche.core.units import parse_count
+
+    return None if text is None else parse_count(text, flag)
 
 
 def _required(model: str | None, *, forget: bool) -> str:

@@ -26,7 +26,7 @@ def parse_count(text: str, flag: str) -> int:
     Raises:
         InputError: it is none, or less than one.
     """
-    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?) ?([km]?)", text.strip().lower())
+    match = re.fullmatch(r"([0-9][0-9_]{0,14}(?:\.[0-9]{1,6})?) ?([km]?)", text.strip().lower())
     factor = {"": 1, "k": 1024, "m": 1024 * 1024}
     count = float(match[1].replace("_", "")) * factor[match[2]] if match else 0.5
     if count < 1 or count != int(count):

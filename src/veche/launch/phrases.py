@@ -278,11 +278,11 @@ PHRASES: dict[str, Phrase] = {
     },
     "unit_place": {
         "en": "Copy it to ~/.config/systemd/user, then systemctl --user daemon-reload and "
-        "systemctl --user enable --now its name. If the program is in a virtual environment, write its "
+        "systemctl --user enable --now its name. A program in a virtual environment needs its "
         "whole path after ExecStart=, in place of /usr/bin/env and its name.",
         "ru": "Скопируйте в ~/.config/systemd/user, затем systemctl --user daemon-reload и "
-        "systemctl --user enable --now с его именем. Если программа в виртуальном окружении, "
-        "напишите после ExecStart= её полный путь вместо /usr/bin/env и имени.",
+        "systemctl --user enable --now с его именем. Программе из виртуального окружения нужен "
+        "полный путь после ExecStart= вместо /usr/bin/env и имени.",
     },
     "ray_head": {
         "en": "The first of {nodes} machines; run ray-worker.sh on each of the others.",

@@ -58,9 +58,11 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
     ]
     if not profiles:
         raise InputError(
-            f"none of {', '.join(wish.engines)} runs {', '.join(wish.quantizations or ())} weights"
-            + (f" with a {' or '.join(wish.kv_dtypes)} KV cache" if wish.kv_dtypes else ""),
-            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not",
+            f"--engine {', '.join(wish.engines)} does not run"
+            + (f" --quant {', '.join(wish.quantizations)}" if wish.quantizations else "")
+            + (f" --kv {', '.join(wish.kv_dtypes)}" if wish.kv_dtypes else ""),
+            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
+            "--engine all tries every engine",
         )
     return mark_recommended(profiles, wish.language)
 
