@@ -210,7 +210,8 @@ def workload_of(row: Row) -> Workload:
     """How many sequences a benchmark row decoded at once, and behind what.
 
     As many of the concurrent requests as the cache holds; each step reads as many prompt tokens
-    as it decodes where prompts and answers are equally long.
+    as it decodes where prompts and answers are equally long. One request alone is never delayed
+    by another's prompt.
     """
     if users := flag(row, r"(\d+) users"):
         preamble = int(flag(row, r"(\d+)k preamble") or 0) * 1000
@@ -223,9 +224,8 @@ def workload_of(row: Row) -> Workload:
     context = prompt + answer // 2
     tokens = sum(memory_of(case_of(row)).kv_available_tokens) // 2
     sessions = max(1, min(int(concurrency) // replicas_of(row), tokens // context))
-    return Workload(
-        sessions=sessions, context_tokens=context, prefill_tokens=sessions * prompt // answer
-    )
+    prefill = 0 if int(concurrency) == 1 else sessions * prompt // answer
+    return Workload(sessions=sessions, context_tokens=context, prefill_tokens=prefill)
 
 
 def replicas_of(row: Row) -> int:

@@ -27,9 +27,12 @@ def test_vllm_gets_the_rope_in_the_spelling_of_its_version():
         "rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 32768,
         "rope_theta": 2_000_000.0,
     }  # fmt: skip
-    old = json.loads(value(one(version="0.10.2"), "--hf-overrides"))
-    assert "rope_scaling" in old
-    assert "--rope-scaling" not in one().command
+    old = one(version="0.11.0")
+    assert json.loads(value(old, "--rope-scaling"))["factor"] == 6.0
+    assert float(value(old, "--rope-theta")) == 2_000_000
+    assert "--hf-overrides" not in old.command
+    for version in (None, "0.11.1"):
+        assert "--rope-scaling" not in one(version=version).command
     assert "--hf-overrides" not in one(STOCK).command
 
 
@@ -40,6 +43,61 @@ def test_vllm_gets_the_rope_in_the_spelling_of_its_version():
 def test_deep_gemm_is_off_where_it_breaks(version, is_set):
     assert (("VLLM_USE_DEEP_GEMM", "0") in one(version=version).env) is is_set
     assert not one(version=version, gpu="h100").env
+
+
+@pytest.mark.parametrize(
+    ("version", "quantization", "word"),
+    [
+        (None, "fp8-block", "fp8_per_block"),
+        (None, "fp8-tensor", "fp8_per_tensor"),
+        ("0.20.0", "fp8-block", "fp8_per_block"),
+        ("0.20", "fp8-tensor", "fp8_per_tensor"),
+        ("0.19.1", "fp8-tensor", "fp8"),
+        ("0.19.1", "fp8-block", None),
+    ],
+)
+def test_each_vllm_gets_its_own_word_for_fp8(version, quantization, word):
+    profile = one(version=version, quantization=quantization)
+    said = value(profile, "--quantization") if "--quantization" in profile.command else None
+    assert said == word
+    assert any("already" in note for note in profile.notes) is (word is None)
+
+
+def test_sglang_makes_one_scale_a_tensor_and_no_blocks():
+    assert value(one(engine="sglang", quantization="fp8-tensor"), "--quantization") == "fp8"
+    assert "--quantization" not in one(engine="sglang", quantization="fp8-block").command
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+@pytest.mark.parametrize("quantization", ["int8", "awq", "gptq", "nvfp4", "mxfp4"])
+def test_what_is_not_quantised_here_must_be_so_already(engine, quantization):
+    profile = one(engine=engine, quantization=quantization, model_path="M")
+    (note,) = [note for note in profile.notes if "already quantised" in note]
+    assert note.startswith("M ")
+    assert profile.quantization in note
+    gguf = one(engine="llama.cpp", quantization="IQ4_XS", model_path="M")
+    assert any("IQ4_XS GGUF" in note for note in gguf.notes)
+
+
+@pytest.mark.parametrize(
+    ("version", "usual"), [("0.19.0", 0.9), ("0.21.0", 0.9), ("0.22", 0.92), (None, 0.92)]
+)
+def test_each_vllm_is_given_its_own_default_share(version, usual):
+    asked = {"quantization": "fp8", "context_tokens": 4096}
+    assert one(version=version, **asked).utilization == usual
+    assert one(version=version, utilization=0.7, **asked).utilization == 0.7
+
+
+def test_a_share_steps_and_sequences_go_into_prediction_and_command():
+    usual = one(context_tokens=4096)
+    profile = one(context_tokens=4096, batched_tokens=16384, max_sequences=64, utilization=0.8)
+    assert value(profile, "--max-num-batched-tokens") == "16384"
+    assert value(profile, "--max-num-seqs") == "64"
+    assert value(profile, "--gpu-memory-utilization") == "0.8"
+    assert profile.overhead_bytes[1] > usual.overhead_bytes[1]
+    assert profile.kv_available_bytes[1] < usual.kv_available_bytes[0]
+    slots = one(engine="llama.cpp", quantization="Q4_K_M", batched_tokens=4096)
+    assert (value(slots, "--ubatch-size"), value(slots, "--batch-size")) == ("4096", "4096")
 
 
 def test_nvfp4_experts_on_this_card_go_through_marlin():
@@ -94,8 +152,9 @@ def test_routing_and_adapters_are_switched_on_or_said_to_be_missing():
 
 
 def test_quantising_while_loading_is_warned_of_where_bf16_does_not_fit():
-    notes = one(gpu="l40s").notes
-    assert any("FP8 already" in note for note in notes)
+    large = one(gpu="l40s")
+    assert any("FP8 already" in note for note in large.notes)
+    assert "--quantization" not in large.command
     assert not any("FP8 already" in note for note in one().notes)
 
 

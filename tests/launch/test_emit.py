@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -21,6 +22,7 @@ from veche.launch.shell_script import shell_script
 from veche.launch.systemd_unit import systemd_unit
 
 ENGINES = ["vllm", "sglang", "llama.cpp", "transformers"]
+COMPOSE_SCHEMA = json.loads((Path(__file__).parent / "data/compose-spec.json").read_text())
 NASTY = 'owner/it\'s a "model" $HOME `id` %i $(id) \\ #'
 
 
@@ -87,6 +89,45 @@ def test_a_local_model_is_mounted_read_only(engine, tmp_path):
     assert "/models/my model" in service["command"]
     devices = service["deploy"]["resources"]["reservations"]["devices"]
     assert devices == [{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llama.cpp"])
+@pytest.mark.parametrize("num_gpus", [1, 2])
+@pytest.mark.parametrize("version", [None, "0.28.0"])
+def test_compose_keeps_to_its_schema(engine, num_gpus, version):
+    validate = pytest.importorskip("jsonschema").Draft7Validator(COMPOSE_SCHEMA).validate
+    profile = profile_for(engine, NASTY, num_gpus=num_gpus, engine_version=version)
+    document = yaml.safe_load(files_for(profile)["compose.yaml"])
+    validate(document)
+    document["services"]["model"]["imagee"] = "x"
+    with pytest.raises(pytest.importorskip("jsonschema").ValidationError):
+        validate(document)
+
+
+def test_a_compose_file_reserves_every_card():
+    service = yaml.safe_load(compose_file(profile_for("vllm", num_gpus=2)))["services"]["model"]
+    (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+    assert device["count"] == 2
+    assert service["image"] == "vllm/vllm-openai:latest"
+    pinned = yaml.safe_load(compose_file(profile_for("vllm", engine_version="0.28.0")))
+    assert pinned["services"]["model"]["image"] == "vllm/vllm-openai:v0.28.0"
+
+
+def test_machines_that_are_started_one_by_one_are_told_what_to_add():
+    asked = {"gpu": "l40s", "num_gpus": 2, "num_nodes": 2, "context_tokens": 8192}
+    (profile, *_) = profiles_for(WANTED, engines=["sglang"], quantizations=["fp8"], **asked)
+    assert any("--node-rank 0 … 1" in note for note in profile.notes)
+    assert "--node-rank" in files_for(profile)["sglang.sh"]
+    assert "compose.yaml" not in files_for(profile)
+    (alone, *_) = profiles_for(WANTED, engines=["llama.cpp"], **asked)
+    assert not alone.fits
+    assert "one machine" in alone.reason
+
+
+def test_layers_over_cards_of_one_machine_are_one_machine():
+    profile = profile_for("llama.cpp", num_gpus=2)
+    assert (profile.num_gpus, profile.num_nodes) == (2, 1)
+    assert "compose.yaml" in files_for(profile)
 
 
 def test_systemd_reads_back_the_profiles_own_words():

@@ -38,6 +38,18 @@ def test_names_are_forgiving_and_mistakes_name_the_nearest():
     assert "rtx-pro-6000" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["RTX PRO 6000", "rtxpro6000", "rtx_pro_6000", "pro 6000"])
+def test_hyphens_do_not_matter(name):
+    assert find_gpu(name).name == "rtx-pro-6000"
+
+
+def test_a_name_of_several_cards_brings_them_all_the_newest_first():
+    with pytest.raises(InputError) as caught:
+        find_gpu("rtx6000")
+    assert "'rtx-pro-6000', 'rtx-6000-ada', 'rtx-a6000'" in caught.value.hint
+    assert "--gpu" in caught.value.message
+
+
 def test_the_users_file_adds_and_overrides(tmp_path, monkeypatch):
     monkeypatch.setenv("VECHE_HOME", str(tmp_path))
     (tmp_path / "gpus.yaml").write_text(

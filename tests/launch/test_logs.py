@@ -14,7 +14,7 @@ from tests.launch.logs import (
 from tests.launch.models import GIB, STOCK
 
 from veche.core.errors import InputError
-from veche.launch.calibrations import calibrations, calibrations_file, learn, spans
+from veche.launch.calibrations import calibrations, calibrations_file, forget, learn, spans
 from veche.launch.comparison import case_of, compare
 from veche.launch.gpus import find_gpu
 from veche.launch.log_facts import parse_log, read_log
@@ -127,6 +127,27 @@ def test_what_is_learned_narrows_the_interval_around_the_fact():
         spans=spans(card.name),
     )  # fmt: skip
     assert any("learned" in note for note in profile.notes)
+
+
+def test_what_was_learned_can_be_forgotten_even_if_it_is_damaged():
+    facts = parse_log(VLLM_FP8_ONE_CARD)
+    learn(compare(case_of(STOCK, facts, find_gpu("rtx-pro-6000")), facts))
+    assert forget() == 1
+    assert (calibrations(), forget()) == ([], 0)
+    calibrations_file().write_text("{")
+    forget()
+    assert calibrations() == []
+
+
+@pytest.mark.parametrize(
+    ("printed", "recipe"),
+    [("Q2_K - Medium", "Q2_K"), ("Q2_K - Small", "Q2_K_S"), ("Q3_K - Large", "Q3_K_L"),
+     ("IQ4_XS - 4.25 bpw", "IQ4_XS"), ("Q8_0", "Q8_0")],
+)  # fmt: skip
+def test_llama_cpps_names_of_its_file_types_are_understood(printed, recipe):
+    log = LLAMA_CPP_ONE_CARD.replace("Q4_K - Medium", printed)
+    facts = parse_log(log)
+    assert case_of(STOCK, facts, find_gpu("rtx-pro-6000")).quantization == recipe
 
 
 @pytest.mark.parametrize("text", ["", "hello\nworld\n", "vLLM API server version 0.28.0\n"])

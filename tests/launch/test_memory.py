@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.launch.models import GIB, STOCK, WANTED
+from tests.launch.models import GIB, MIXTRAL, STOCK, WANTED
 
 from veche.launch.layout import (
     Layout,
@@ -11,7 +11,7 @@ from veche.launch.layout import (
     weight_bytes_per_gpu,
 )
 from veche.launch.profiles import profiles_for
-from veche.planning.kv_cache import KV_BYTES_PER_VALUE, kv_bytes_per_token, tokens_in
+from veche.planning.kv_cache import BLOCK_TOKENS, KV_BYTES_PER_VALUE, kv_bytes_per_token, tokens_in
 from veche.planning.quantization import QUANTIZATIONS, weight_bytes
 from veche.planning.tensor_parallel import can_split_fp8_blocks, feasible_tensor_parallel
 
@@ -90,6 +90,68 @@ def test_more_context_never_needs_less_memory(tokens, more, dtype):
     each = kv_bytes_per_token(WANTED, dtype)
     assert tokens_in(each * (tokens + more), each) >= tokens_in(each * tokens, each)
     assert tokens_in(each * tokens, each) <= tokens
+
+
+REACHES = st.fixed_dictionaries(
+    {
+        "gpu": st.sampled_from(["rtx-pro-6000", "rtx-5090", "rtx-4080", "h200", "mi300x", "gb10"]),
+        "num_gpus": st.sampled_from([1, 2, 3, 4]),
+        "num_sessions": st.integers(1, 40),
+        "engine_version": st.sampled_from([None, "0.19.0", "0.22"]),
+    }
+)
+CHOICES = st.sampled_from(
+    [("vllm", "fp8", "bf16"), ("vllm", "bf16", "fp8"), ("sglang", "awq", "bf16"),
+     ("llama.cpp", "Q4_K_M", "q8_0"), ("llama.cpp", "Q8_0", "f16"), ("transformers", "bf16", None)]
+)  # fmt: skip
+
+
+def _of(spec, choice, **asked):
+    engine, quantization, kv = choice
+    (profile,) = profiles_for(
+        spec, engines=[engine], quantizations=[quantization], kv_dtypes=[kv] if kv else None,
+        **asked,
+    )  # fmt: skip
+    return profile
+
+
+@settings(max_examples=120, deadline=None)
+@given(spec=st.sampled_from([STOCK, WANTED, MIXTRAL]), choice=CHOICES, asked=REACHES)
+def test_the_largest_context_fits_and_one_block_more_fits_at_no_share(spec, choice, asked):
+    reach = _of(spec, choice, **asked).max_context_tokens
+    if reach:
+        at_reach = _of(spec, choice, context_tokens=reach, **asked)
+        assert at_reach.fits
+        assert at_reach.max_context_tokens == reach
+    over = reach + BLOCK_TOKENS
+    beyond = _of(spec, choice, context_tokens=over, **asked)
+    assert not beyond.fits
+    assert beyond.max_context_tokens == reach
+    for share in (0.9, 0.92, 0.95) if choice[0] == "vllm" else ():
+        assert not _of(spec, choice, context_tokens=over, utilization=share, **asked).fits
+
+
+@settings(max_examples=60, deadline=None)
+@given(choice=CHOICES, asked=REACHES, context=st.integers(100, 40_000))
+def test_the_most_sessions_fit_and_one_more_does_not_at_that_share(choice, asked, context):
+    profile = _of(STOCK, choice, context_tokens=context, **asked)
+    if not profile.fits:
+        return
+    share = {"utilization": profile.utilization} if choice[0] in ("vllm", "sglang") else {}
+    most = profile.max_sessions
+    assert most >= asked["num_sessions"]
+    more = {**asked, **share, "context_tokens": context}
+    assert _of(STOCK, choice, **{**more, "num_sessions": most}).fits
+    assert not _of(STOCK, choice, **{**more, "num_sessions": most + 1}).fits
+
+
+def test_what_a_larger_share_would_hold_is_said():
+    profile = _one("bf16", "bf16", None)
+    assert profile.utilization == 0.92
+    assert profile.max_context_tokens > profile.context_tokens
+    assert any(f"up to {profile.max_context_tokens} tokens" in note for note in profile.notes)
+    at_reach = _one("bf16", "bf16", profile.max_context_tokens)
+    assert (at_reach.fits, at_reach.utilization) == (True, 0.95)
 
 
 @settings(max_examples=30, deadline=None)

@@ -65,6 +65,12 @@ def test_reasons_are_in_the_users_language():
         {"num_gpus": 0},
         {"context_tokens": 0},
         {"num_sessions": -1},
+        {"utilization": 0.0, "engines": ["vllm"]},
+        {"utilization": 1.5, "engines": ["vllm"]},
+        {"utilization": 0.9, "engines": ["llama.cpp"]},
+        {"engine_version": "newest", "engines": ["vllm"]},
+        {"engine_version": "0.24"},
+        {"features": ("sight",)},
     ],
 )
 def test_bad_input_is_one_clear_error(wrong):

@@ -55,6 +55,14 @@ def test_fewer_bytes_and_a_faster_card_are_never_slower():
     assert seconds(WANTED) > seconds(STOCK)
 
 
+def test_a_small_batch_of_a_dense_model_costs_little_more_than_one_sequence():
+    one, sixteen = (
+        seconds(DENSE, gpu="rtx-5090", quantization="nvfp4", context_tokens=1, sessions=count)
+        for count in (1, 16)
+    )
+    assert one < sixteen < 1.2 * one
+
+
 def test_the_band_is_at_most_twofold_around_the_middle():
     low, high = decode_band(0.01)
     assert low < 100 < high <= 2 * low

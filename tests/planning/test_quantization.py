@@ -8,6 +8,7 @@ from tests.launch.models import DENSE, GIB, MIXTRAL, STOCK, WANTED
 
 from veche.checkpoint.families import TensorKind as Kind
 from veche.core.errors import InputError
+from veche.launch.recommend import WEIGHT_LOSS
 from veche.planning.accounting import parameter_groups
 from veche.planning.gguf_types import gguf_metadata_bytes, gguf_type
 from veche.planning.quantization import QUANTIZATIONS, quantization, weight_bytes, weights_by_kind
@@ -50,9 +51,59 @@ def test_k_quant_layers_follow_use_more_bits():
     assert raised == {i for i in range(48) if i < 6 or i >= 42 or (i - 6) % 3 == 2}
 
 
+def _of(kind, layer, spec=STOCK, recipe="Q2_K", **more):
+    matrix = Matrix(kind=kind, rows=2048, columns=2048, layer=layer, **more)
+    return gguf_type(matrix, spec, recipe)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "shared_values", "first_down", "later_down", "output"),
+    [
+        # llama-quant.cpp, llama_tensor_get_type_impl, without an importance matrix
+        ("Q2_K", "Q3_K", "Q4_K", "Q3_K", "Q3_K", "Q3_K"),
+        ("Q2_K_S", "Q2_K", "Q4_K", "Q4_K", "Q2_K", "Q2_K"),
+        ("Q3_K_S", "Q3_K", "Q3_K", "Q3_K", "Q3_K", "Q3_K"),
+        ("Q3_K_L", "Q5_K", "Q5_K", "Q5_K", "Q5_K", "Q5_K"),
+        ("IQ4_XS", "IQ4_XS", "Q5_K", "Q5_K", "IQ4_XS", "IQ4_XS"),
+        ("IQ4_NL", "IQ4_NL", "Q5_K", "Q5_K", "IQ4_NL", "IQ4_NL"),
+    ],
+)
+def test_low_bits_spare_what_is_shared_and_what_is_early(
+    recipe, values, shared_values, first_down, later_down, output
+):
+    alone = replace(STOCK, num_key_value_heads=16)
+    assert _of(Kind.V, 20, alone, recipe) == values
+    assert _of(Kind.V, 20, STOCK, recipe) == shared_values
+    assert _of(Kind.EXPERT_DOWN, 5, STOCK, recipe, is_down=True) == first_down
+    assert _of(Kind.EXPERT_DOWN, 6, STOCK, recipe, is_down=True) == later_down
+    assert _of(Kind.O, 20, STOCK, recipe) == output
+    assert _of(Kind.LM_HEAD, None, STOCK, recipe) == "Q6_K"
+
+
+def test_q3_k_m_gives_most_to_its_first_layers():
+    downs = [_of(Kind.EXPERT_DOWN, i, recipe="Q3_K_M", is_down=True) for i in range(48)]
+    assert downs == ["Q5_K"] * 3 + ["Q4_K"] * 45
+    values = [_of(Kind.V, i, recipe="Q3_K_M") for i in range(48)]
+    assert values == ["Q5_K"] * 2 + ["Q4_K"] * 46
+
+
+def test_larger_recipes_are_larger_files():
+    order = ["Q2_K_S", "Q2_K", "Q3_K_S", "Q3_K_M", "Q3_K_L", "IQ4_XS", "Q4_K_M", "Q5_K_S",
+             "Q5_K_M", "Q6_K", "Q8_0", "F16"]  # fmt: skip
+    for spec in (STOCK, WANTED):
+        sizes = [weight_bytes(spec, name) for name in order]
+        assert sizes == sorted(sizes)
+
+
+def test_every_quantisation_has_its_place_in_the_order_of_preference():
+    assert set(WEIGHT_LOSS) == set(QUANTIZATIONS)
+
+
 def test_rows_that_blocks_do_not_divide_fall_back_as_in_llama_cpp():
     odd = Matrix(kind=Kind.Q, rows=576, columns=576, layer=1)
     assert gguf_type(odd, DENSE, "Q4_K_M") == "Q5_0"
+    for recipe, fallback in (("Q2_K", "Q4_0"), ("IQ4_XS", "IQ4_NL"), ("Q6_K", "Q8_0")):
+        assert gguf_type(odd, DENSE, recipe) == fallback
     assert gguf_type(Matrix(kind=Kind.Q, rows=7, columns=7, layer=1), DENSE, "Q4_K_M") == "F16"
 
 

@@ -49,9 +49,9 @@ def _show(cards: "list[Gpu]", present: set[str], language: "Language") -> None:
         low, high = card.visible_gib
         table.add_row(
             f"{card.name} ★" if card.name in present else card.name,
-            f"{low:g}" if low == high else f"{low:g} – {high:g}",
+            f"{low:.2f}" if low == high else f"{low:.2f}–{high:.2f}",
             f"{card.bandwidth_gb_s:,.0f}",
-            f"{card.tflops['bf16']:g}" if "bf16" in card.tflops else "–",
+            f"{card.tflops['bf16']:,.1f}",
         )
     stdout.print(table)
     stdout.print(phrase("more_gpus", language, path=user_file()), markup=False, soft_wrap=True)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from veche.cli.launch_log import compare_with_log
+from veche.cli.launch_log import compare_with_log, show_calibrations
+from veche.cli.launch_table import show_alternatives, show_profiles, show_refusal
+from veche.cli.subject import Subject, subject
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
@@ -15,36 +17,78 @@ if TYPE_CHECKING:
     from veche.checkpoint.spec import ModelSpec
     from veche.core.language import Language
     from veche.launch.alternatives import Alternative
+    from veche.launch.layout import Layout
     from veche.launch.profile import Profile
     from veche.launch.wish import Wish
 
+CALIBRATIONS = "calibrations"
+"""In place of MODEL: list what logs have taught."""
+
+_MODEL = (
+    "A recipe, a plan.json, a shipped base, a model folder or a hub id; or the word "
+    "calibrations, which lists what logs have taught."
+)
+ModelArgument = Annotated[str | None, typer.Argument(help=_MODEL, show_default=False)]
+GpuOption = Annotated[str, typer.Option(help="The card.")]
+GpusOption = Annotated[int, typer.Option(min=1, help="Cards in each machine.")]
+NodesOption = Annotated[int, typer.Option(min=1, help="Machines.")]
+EngineOption = Annotated[str, typer.Option(help="vllm, sglang, llama.cpp, transformers or all.")]
+VersionOption = Annotated[
+    str | None, typer.Option(help="Of the one --engine, e.g. 0.24; else a recent one.")
+]
+QuantOption = Annotated[
+    str | None, typer.Option(help="Of the weights, e.g. bf16, fp8-block, Q4_K_M.")
+]
+KvOption = Annotated[str | None, typer.Option(help="Of the KV cache: bf16, fp8, q8_0, q4_0.")]
+ContextOption = Annotated[
+    str | None, typer.Option(help="The longest sequence in tokens: 131072 or 128k.")
+]
+SessionsOption = Annotated[int, typer.Option(min=1, help="Sequences at once.")]
+UtilOption = Annotated[
+    float | None, typer.Option(help="Share of the card that the engine may take, e.g. 0.92.")
+]
+BatchedOption = Annotated[str | None, typer.Option(help="Tokens of one prefill step, e.g. 8k.")]
+SequencesOption = Annotated[int | None, typer.Option(min=1, help="Sequences of one decode step.")]
+TpOption = Annotated[int | None, typer.Option(min=1, help="Cards that share every matrix.")]
+DpOption = Annotated[int | None, typer.Option(min=1, help="Replicas.")]
+EpOption = Annotated[bool, typer.Option("--ep", help="Deal experts out whole.")]
+FeatureOption = Annotated[
+    list[str] | None, typer.Option(help="What must be served: routing, lora. Repeatable.")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the recommended profile's scripts, unit and Compose file here."),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(help="Compare with an engine's start-up log, and learn from it."),
+]
+ForgetOption = Annotated[
+    bool, typer.Option("--forget", help="With calibrations: forget what logs have taught.")
+]
+
 
 def launch(
-    model: Annotated[
-        str, typer.Argument(help="A recipe, a plan.json, a shipped base or a model folder.")
-    ],
-    gpu: Annotated[str, typer.Option(help="The card.")] = "rtx-pro-6000",
-    gpus: Annotated[int, typer.Option(min=1, help="Cards in each machine.")] = 1,
-    nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
-    engine: Annotated[
-        str, typer.Option(help="vllm, sglang, llama.cpp, transformers or all.")
-    ] = "vllm",
-    quant: Annotated[
-        str | None, typer.Option(help="Of the weights, e.g. bf16, fp8-block, Q4_K_M.")
-    ] = None,
-    kv: Annotated[str | None, typer.Option(help="Of the KV cache: bf16, fp8, q8_0, q4_0.")] = None,
-    context: Annotated[
-        int | None, typer.Option(min=1, help="The longest sequence, in tokens.")
-    ] = None,
-    sessions: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Write the recommended profile's scripts, unit and Compose file here."),
-    ] = None,
-    parse_log: Annotated[
-        Path | None,
-        typer.Option(help="Compare with an engine's start-up log, and learn from it."),
-    ] = None,
+    model: ModelArgument = None,
+    gpu: GpuOption = "rtx-pro-6000",
+    gpus: GpusOption = 1,
+    nodes: NodesOption = 1,
+    engine: EngineOption = "vllm",
+    engine_version: VersionOption = None,
+    quant: QuantOption = None,
+    kv: KvOption = None,
+    context: ContextOption = None,
+    sessions: SessionsOption = 1,
+    util: UtilOption = None,
+    batched_tokens: BatchedOption = None,
+    max_num_seqs: SequencesOption = None,
+    tp: TpOption = None,
+    dp: DpOption = None,
+    ep: EpOption = False,
+    feature: FeatureOption = None,
+    out: OutOption = None,
+    parse_log: LogOption = None,
+    forget: ForgetOption = False,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,26 +96,70 @@ def launch(
     from veche.launch.wish import make_wish
 
     language = chosen_language(lang)
-    spec, name = subject(model, language)
-    if parse_log is not None:
-        compare_with_log(spec, parse_log, gpu, quant, kv, language, as_json=as_json)
+    if model == CALIBRATIONS:
+        show_calibrations(language, forget=forget, as_json=as_json)
         return
+    if parse_log is not None:
+        compare_with_log(model, parse_log, gpu, quant, kv, language, as_json=as_json)
+        return
+    meant = subject(_required(model, forget=forget), language)
     wish = make_wish(
         gpu=gpu,
         num_gpus=gpus,
         num_nodes=nodes,
         engines=[engine],
+        engine_version=engine_version,
         quantizations=[quant] if quant else None,
         kv_dtypes=[kv] if kv else None,
-        context_tokens=context,
+        context_tokens=_count(context, "--context"),
         num_sessions=sessions,
-        model_path=model if Path(model).is_dir() else "MODEL",
+        utilization=util,
+        batched_tokens=_count(batched_tokens, "--batched-tokens"),
+        max_sequences=max_num_seqs,
+        features=tuple(feature or ()),
+        model_path=meant.path,
+        notes=meant.notes,
         language=language,
     )
-    _answer(spec, name, wish, out, as_json=as_json)
+    wish = replace(wish, layout=_layout(meant.spec, wish, tp, dp, has_experts_whole=ep))
+    _answer(meant, wish, out, as_json=as_json)
 
 
-def _answer(spec: "ModelSpec", name: str, wish: "Wish", out: Path | None, *, as_json: bool) -> None:
+def _count(text: str | None, flag: str) -> int | None:
+    from veche.core.units import parse_count
+
+    return None if text is None else parse_count(text, flag)
+
+
+def _required(model: str | None, *, forget: bool) -> str:
+    from veche.core.errors import InputError
+
+    if forget:
+        raise InputError(
+            "--forget is about what logs have taught", hint="veche launch calibrations --forget"
+        )
+    if model is None:
+        raise InputError("MODEL is missing", hint="veche launch agi; veche launch --help")
+    return model
+
+
+def _layout(
+    spec: "ModelSpec", wish: "Wish", tp: int | None, dp: int | None, *, has_experts_whole: bool
+) -> "Layout | None":
+    """Return the layout of --tp, --dp and --ep; None leaves it to veche."""
+    from veche.launch.asked_layout import LayoutWish, asked_layout, check_engines, check_fp8_blocks
+
+    asked = LayoutWish(tensor_parallel=tp, data_parallel=dp, has_expert_parallel=has_experts_whole)
+    if asked.is_empty:
+        return None
+    check_engines(wish.engines)
+    layout = asked_layout(spec, asked, wish.num_gpus, num_nodes=wish.num_nodes)
+    if wish.quantizations == ("fp8-block",):
+        check_fp8_blocks(spec, layout)
+    return layout
+
+
+def _answer(meant: Subject, wish: "Wish", out: Path | None, *, as_json: bool) -> None:
     """Compute the profiles, write the files that were asked for, and print."""
     from veche.launch.alternatives import alternatives
     from veche.launch.calibrations import spans
@@ -79,15 +167,17 @@ def _answer(spec: "ModelSpec", name: str, wish: "Wish", out: Path | None, *, as_
     from veche.launch.recommend import recommended
 
     wish = replace(wish, spans=spans(wish.gpu.name, wish.num_gpus * wish.num_nodes))
-    profiles = profiles_of(spec, wish)
+    profiles = profiles_of(meant.spec, wish)
     chosen = recommended(profiles)
-    nearest = [] if chosen else alternatives(spec, wish)
+    nearest = [] if chosen else alternatives(meant.spec, wish)
     files = _written(chosen, out, wish.language)
     if as_json:
-        print_json(launch_report(name, profiles, nearest, files))
+        print_json(launch_report(meant.name, profiles, nearest, files))
         return
-    show_profiles(name, profiles, wish.language)
-    show_alternatives(nearest, wish.language)
+    show_profiles(meant.name, profiles, wish.language)
+    if chosen is None:
+        show_refusal(profiles, wish.language)
+        show_alternatives(nearest, wish.notes, wish.language)
     for file in files:
         stdout.print(str(file), markup=False, soft_wrap=True)
 
@@ -121,80 +211,3 @@ def _written(chosen: "Profile | None", out: Path | None, language: "Language") -
             hint="run it without --out to see the nearest that fits",
         )
     return write_files(chosen, out, language)
-
-
-def subject(model: str, language: "Language") -> tuple["ModelSpec", str]:
-    """Return the spec that is meant, and its name: the target of a recipe or plan, or a model.
-
-    Raises:
-        InputError: it is none of these.
-    """
-    from veche.checkpoint.config import spec_of
-    from veche.cli.plan import planned
-    from veche.core.errors import InputError
-    from veche.planning.bases import load_base, shipped_bases
-    from veche.planning.recipe import shipped_recipes
-
-    is_config = model.endswith("config.json")
-    if model in shipped_bases() or Path(model).is_dir() or is_config:
-        return spec_of(load_base(model), where=model), model
-    if model in shipped_recipes() or Path(model).is_file():
-        return planned(model, language).target_spec, model
-    raise InputError(
-        f"{model!r} is neither a recipe, a plan, a shipped base nor a folder",
-        hint=f"recipes: {', '.join(shipped_recipes())}; bases: {', '.join(shipped_bases())}",
-    )
-
-
-def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language") -> None:
-    """Print the profiles as a table, and the recommended one with its command."""
-    import shlex
-
-    from rich.table import Table
-    from rich.text import Text
-
-    from veche.cli.phrases import phrase
-    from veche.launch.gpus import GIB
-
-    first = profiles[0]
-    cards = first.num_gpus
-    stdout.print(f"{name} · {cards} × {first.gpu}", style="bold", markup=False)
-    table = Table(show_edge=False, pad_edge=False)
-    for key in ("engine", "types", "fits"):
-        table.add_column(phrase(f"col_{key}", language), no_wrap=key == "types")
-    for key in ("weights", "kv_left", "context", "speed"):
-        table.add_column(phrase(f"col_{key}", language), justify="right")
-    for profile in profiles:
-        low, high = profile.kv_available_bytes
-        slow, fast = profile.decode_tokens_per_s
-        table.add_row(
-            profile.engine,
-            f"{profile.quantization} / {profile.kv_dtype}",
-            Text("✓", style="green") if profile.fits else Text("✗", style="red"),
-            f"{profile.weight_bytes / GIB:.2f}",
-            f"{max(low, 0) / GIB:.1f}–{max(high, 0) / GIB:.1f}",
-            f"{profile.max_context_tokens:,}",
-            f"{slow:.0f}–{fast:.0f}",
-            style="bold" if profile.recommended else "",
-        )
-    stdout.print(table)
-    for profile in profiles:
-        if profile.recommended:
-            stdout.print(f"\n{profile.reason}", markup=False)
-            environment = "".join(f"{key}={shlex.quote(value)} " for key, value in profile.env)
-            stdout.print(environment + shlex.join(profile.command), markup=False, soft_wrap=True)
-            for note in profile.notes:
-                stdout.print(f"· {note}", style="dim", markup=False)
-
-
-def show_alternatives(nearest: "Sequence[Alternative]", language: "Language") -> None:
-    """Print what comes nearest to a wish that does not fit."""
-    import shlex
-
-    from veche.cli.phrases import phrase
-
-    if nearest:
-        stdout.print("\n" + phrase("nearest", language), style="bold", markup=False)
-    for each in nearest:
-        stdout.print(f"· {each.reason}", markup=False)
-        stdout.print("  " + shlex.join(each.profile.command), markup=False, soft_wrap=True)

@@ -1,18 +1,18 @@
-"""`veche launch --parse-log` and `veche calibrations`: predictions beside what engines said."""
+"""`veche launch --parse-log` and `veche launch calibrations`: what engines said of themselves."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
+from veche.cli.subject import model_in_log, subject
+from veche.cli.terminal import print_json, stdout
 
 if TYPE_CHECKING:
-    from veche.checkpoint.spec import ModelSpec
     from veche.core.language import Language
     from veche.launch.comparison import Comparison, Line
 
 
 def compare_with_log(
-    spec: "ModelSpec",
+    model: str | None,
     log: Path,
     gpu: str,
     quantization: str | None,
@@ -21,36 +21,43 @@ def compare_with_log(
     *,
     as_json: bool,
 ) -> None:
-    """Print prediction against fact, line by line, and keep what the log teaches."""
-    from veche.launch.calibrations import learn
+    """Print prediction against fact, line by line, and keep what the log teaches.
+
+    Raises:
+        InputError: it is no log, or its model is neither given nor known.
+    """
+    from veche.launch.calibrations import calibrations_file, learn
     from veche.launch.comparison import case_of, compare
     from veche.launch.gpus import find_gpu
     from veche.launch.log_facts import read_log
 
     facts = read_log(log)
+    meant = subject(model, language) if model else model_in_log(facts.model, language)
     case = case_of(
-        spec, facts, find_gpu(gpu), quantization_name=quantization, kv_dtype_name=kv_dtype
+        meant.spec, facts, find_gpu(gpu), quantization_name=quantization, kv_dtype_name=kv_dtype
     )
     comparison = compare(case, facts)
     has_learned = learn(comparison)
     if as_json:
         print_json(
-            {"log": str(log), "facts": facts.as_dict(), **comparison.as_dict(),
-             "has_learned": has_learned}
+            {"log": str(log), "model": meant.name, "facts": facts.as_dict(),
+             **comparison.as_dict(), "has_learned": has_learned,
+             "file": str(calibrations_file())}
         )  # fmt: skip
     else:
-        _show(comparison, language, has_learned=has_learned)
+        _show(meant.name, comparison, language, has_learned=has_learned)
 
 
-def _show(comparison: "Comparison", language: "Language", *, has_learned: bool) -> None:
+def _show(name: str, comparison: "Comparison", language: "Language", *, has_learned: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from veche.cli.phrases import phrase
+    from veche.launch.calibrations import calibrations_file
 
     case = comparison.case
     stdout.print(
-        f"{case.engine} · {case.gpu.name} · {case.quantization} · KV {case.kv_dtype}",
+        f"{name} · {case.engine} · {case.gpu.name} · {case.quantization} · KV {case.kv_dtype}",
         style="bold",
         markup=False,
     )
@@ -61,7 +68,8 @@ def _show(comparison: "Comparison", language: "Language", *, has_learned: bool) 
         mark = Text("✓", style="green") if line.holds else Text(f"✗ {line.error:.1%}", style="red")
         table.add_row(line.quantity, _interval(line), _number(line.fact, line.unit), mark)
     stdout.print(table)
-    stdout.print(phrase("log_learned" if has_learned else "log_not_learned", language))
+    key = "log_learned" if has_learned else "log_not_learned"
+    stdout.print(phrase(key, language, file=calibrations_file()), markup=False, soft_wrap=True)
 
 
 def _interval(line: "Line") -> str:
@@ -75,16 +83,21 @@ def _number(value: float, unit: str) -> str:
     return format_bytes(round(value)) if unit == "bytes" else f"{value:,.0f} {unit}"
 
 
-def calibrations(lang: LanguageOption = None, as_json: JsonOption = False) -> None:
-    """List what start-up logs have taught veche about this machine."""
+def show_calibrations(language: "Language", *, forget: bool, as_json: bool) -> None:
+    """List what start-up logs have taught veche, or forget it."""
     from veche.cli.phrases import phrase
     from veche.core.units import format_bytes
-    from veche.launch.calibrations import calibrations as entries_kept
-    from veche.launch.calibrations import calibrations_file
+    from veche.launch.calibrations import calibrations, calibrations_file
+    from veche.launch.calibrations import forget as forget_everything
 
-    language, entries = chosen_language(lang), entries_kept()
+    num_forgotten = forget_everything() if forget else 0
+    entries, file = calibrations(), calibrations_file()
     if as_json:
-        print_json({"file": str(calibrations_file()), "entries": entries})
+        print_json({"file": str(file), "entries": entries, "num_forgotten": num_forgotten})
+        return
+    if forget:
+        told = phrase("forgotten", language, count=num_forgotten, file=file)
+        stdout.print(told, markup=False, soft_wrap=True)
         return
     for entry in entries:
         version = entry["engine_version"] or "?"
@@ -94,5 +107,5 @@ def calibrations(lang: LanguageOption = None, as_json: JsonOption = False) -> No
             markup=False,
             soft_wrap=True,
         )
-    if not entries:
-        stdout.print(phrase("no_calibrations", language), markup=False, soft_wrap=True)
+    key = "calibrations_kept" if entries else "no_calibrations"
+    stdout.print(phrase(key, language, file=file), markup=False, soft_wrap=True)

@@ -5,22 +5,55 @@ from functools import partial
 from veche.core.language import Phrase, spoken
 
 PHRASES: dict[str, Phrase] = {
-    "col_engine": {"en": "engine", "ru": "движок"},
-    "col_types": {"en": "weights / KV", "ru": "веса / KV"},
-    "col_fits": {"en": "fits", "ru": "войдёт"},
-    "col_weights": {"en": "weights, GiB", "ru": "веса, ГиБ"},
-    "col_kv_left": {"en": "left for KV, GiB", "ru": "остаётся KV, ГиБ"},
-    "col_context": {"en": "context, tokens", "ru": "контекст, токены"},
-    "col_speed": {"en": "tokens/s", "ru": "токенов/с"},
-    "nearest": {"en": "What fits instead:", "ru": "Что поместится вместо этого:"},
+    "col_types": {"en": "weights/KV", "ru": "веса/KV"},
+    "col_weights": {"en": "GiB", "ru": "ГиБ"},
+    "col_kv_left": {"en": "KV left", "ru": "для KV"},
+    "col_context": {"en": "context", "ru": "контекст"},
+    "col_sessions": {"en": "sess.", "ru": "сесс."},
+    "col_first_token": {"en": "1st, s", "ru": "1-й, с"},
+    "col_speed": {"en": "tok/s", "ru": "ток/с"},
+    "launch_legend": {
+        "en": "★ recommended, ✓ fits, ✗ does not fit; GiB: the weights\n"
+        "KV left: GiB of a card for its KV cache; context: the longest that surely fits\n"
+        "sess.: sessions of the served length; tok/s: of one, behind a short context\n"
+        "1st: seconds to the first token after a prompt of 4,096 tokens",
+        "ru": "★ лучший, ✓ входит, ✗ не входит; ГиБ — веса\n"
+        "для KV — ГиБ карты под KV-кэш; контекст — самый длинный, что точно войдёт\n"
+        "сесс. — сессий подаваемой длины; ток/с — у одной, с коротким контекстом\n"
+        "1-й — секунд до первого токена после запроса в 4096 токенов",
+    },
+    "nearest": {
+        "en": "What fits instead, the nearest first:",
+        "ru": "Что поместится вместо этого, начиная с ближайшего:",
+    },
+    "nothing_nearest": {
+        "en": "Nothing near it fits: no other data types, no shorter context, no 8 cards.",
+        "ru": "Ничто близкое не входит: ни другие типы, ни короче контекст, ни 8 карт.",
+    },
+    "placeholder_base": {
+        "en": "MODEL is the folder or hub name of the weights of {base}",
+        "ru": "MODEL — папка или имя на хабе с весами {base}",
+    },
+    "placeholder_plan": {
+        "en": "MODEL is the folder that veche build makes of this plan",
+        "ru": "MODEL — папка, которую veche build сделает по этому плану",
+    },
+    "undecided": {
+        "en": "undecided: {fields} contradict each other, and veche build refuses that; decide "
+        "with veche plan {model} --out plan.json and {flags} — the numbers here are of the target "
+        "as it is written",
+        "ru": "не решено: {fields} противоречат друг другу, и veche build откажет; решите: veche "
+        "plan {model} --out plan.json и {flags} — числа здесь для цели, как она записана",
+    },
     "col_quantity": {"en": "quantity", "ru": "величина"},
     "col_predicted": {"en": "predicted", "ru": "предсказано"},
     "col_fact": {"en": "in the log", "ru": "в журнале"},
     "col_holds": {"en": "holds", "ru": "верно"},
     "log_learned": {
-        "en": "Kept: predictions for this machine and engine are now narrower "
-        "(veche calibrations).",
-        "ru": "Сохранено: предсказания для этой машины и движка стали уже (veche calibrations).",
+        "en": "Kept in {file}: predictions for this machine, card and engine are now narrower. "
+        "List it: veche launch calibrations; forget it: veche launch calibrations --forget.",
+        "ru": "Сохранено в {file}: предсказания для этой машины, карты и движка стали уже. "
+        "Список: veche launch calibrations; забыть: veche launch calibrations --forget.",
     },
     "log_not_learned": {
         "en": "Nothing kept: this log was read before, or it does not say what the engine took, "
@@ -29,8 +62,16 @@ PHRASES: dict[str, Phrase] = {
         "движок, или он о другой модели или о занятой карте.",
     },
     "no_calibrations": {
-        "en": "Nothing yet: veche launch MODEL --parse-log FILE reads an engine's start-up log.",
-        "ru": "Пока ничего: veche launch MODEL --parse-log FILE читает журнал запуска движка.",
+        "en": "Nothing yet: veche launch --parse-log FILE reads an engine's start-up log.",
+        "ru": "Пока ничего: veche launch --parse-log FILE читает журнал запуска движка.",
+    },
+    "calibrations_kept": {
+        "en": "Kept in {file}; forget it: veche launch calibrations --forget",
+        "ru": "Хранится в {file}; забыть: veche launch calibrations --forget",
+    },
+    "forgotten": {
+        "en": "Logs forgotten: {count} ({file})",
+        "ru": "Журналов забыто: {count} ({file})",
     },
     "col_gpu": {"en": "card", "ru": "карта"},
     "col_memory": {"en": "memory, GiB", "ru": "память, ГиБ"},

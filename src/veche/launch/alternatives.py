@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from veche.checkpoint.spec import ModelSpec
 from veche.core.language import Language
-from veche.launch.case import EngineName
+from veche.launch.case import ENGINES, EngineName
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.profiles import profiles_of
@@ -15,7 +15,7 @@ MORE_CARDS = (2, 4, 8)
 FALLBACKS: dict[EngineName, tuple[str, ...]] = {
     "vllm": ("bf16", "fp8-block", "int8", "awq-int4"),
     "sglang": ("bf16", "fp8-block", "int8", "awq-int4"),
-    "llama.cpp": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
+    "llama.cpp": ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q2_K"),
     "transformers": ("bf16",),
 }
 
@@ -29,14 +29,17 @@ class Alternative:
 
 
 def alternatives(spec: ModelSpec, wish: Wish) -> list[Alternative]:
-    """Return what fits instead, the nearest first: other data types, less context, more cards.
+    """Return what fits instead, in the order of what it costs; empty if nothing in reach fits.
 
-    Empty if nothing in reach fits.
+    Other data types; else another engine, whose types are smaller; less context; more cards; if
+    none of these alone is enough, less context with other data types.
     """
     language = wish.language
     found = []
     if chosen := best_of(_with_other_types(spec, wish)):
         found.append(_told("nearest_other_types", chosen, language))
+    elif chosen := best_of(_with_other_engines(spec, wish)):
+        found.append(_told("nearest_other_engine", chosen, language))
     if chosen := best_of(_with_less_context(spec, wish)):
         found.append(_told("nearest_shorter", chosen, language))
     for cards in MORE_CARDS:
@@ -45,7 +48,13 @@ def alternatives(spec: ModelSpec, wish: Wish) -> list[Alternative]:
         ):
             found.append(_told("nearest_more_cards", chosen, language))
             break
-    return found
+    return found or _with_both(spec, replace(wish, context_tokens=None))
+
+
+def _with_both(spec: ModelSpec, wish: Wish) -> list[Alternative]:
+    """Give up the context as well as the data types, then the engine."""
+    chosen = best_of(_with_other_types(spec, wish)) or best_of(_with_other_engines(spec, wish))
+    return [_told("nearest_shorter_other", chosen, wish.language)] if chosen else []
 
 
 def _with_other_types(spec: ModelSpec, wish: Wish) -> list[Profile]:
@@ -59,11 +68,17 @@ def _with_other_types(spec: ModelSpec, wish: Wish) -> list[Profile]:
     ]
 
 
+def _with_other_engines(spec: ModelSpec, wish: Wish) -> list[Profile]:
+    """Try the servers that were not asked for; transformers is for trying out only."""
+    others = tuple(name for name in ENGINES if name not in {*wish.engines, "transformers"})
+    return _with_other_types(spec, replace(wish, engines=others, layout=None))
+
+
 def _with_less_context(spec: ModelSpec, wish: Wish) -> list[Profile]:
     """Keep the data types, and serve what the lowest estimate surely holds."""
     profiles = profiles_of(spec, replace(wish, context_tokens=None))
-    longest = max((profile.max_context_tokens for profile in profiles if profile.fits), default=0)
-    return [profile for profile in profiles if profile.max_context_tokens == longest]
+    longest = max((profile.context_tokens for profile in profiles if profile.fits), default=0)
+    return [profile for profile in profiles if profile.context_tokens == longest]
 
 
 def _told(key: str, profile: Profile, language: Language) -> Alternative:

@@ -61,6 +61,17 @@ def learn(comparison: Comparison) -> bool:
     return True
 
 
+def forget() -> int:
+    """Forget everything that was learned, a damaged file too; return how many logs it was."""
+    path = calibrations_file()
+    try:
+        count = len(calibrations())
+    except InputError:
+        count = 0
+    path.unlink(missing_ok=True)
+    return count
+
+
 def _is_credible(comparison: Comparison) -> bool:
     if comparison.position is None or not -1 <= comparison.position <= 2:
         return False

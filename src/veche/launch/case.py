@@ -11,6 +11,7 @@ from veche.launch.overhead import StepSize
 EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
 Feature = Literal["routing", "lora"]
 """The experts that each token went to, in the answer; adapters, loaded beside the model."""
+FEATURES: tuple[Feature, ...] = ("routing", "lora")
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
 
 
@@ -29,6 +30,7 @@ class Case:
         context_tokens: the longest sequence that the server shall accept.
         step: the largest step that the engine prepares for.
         sessions: sequences of that length at once.
+        num_nodes: machines, each with an equal share of the cards.
         model_path: folder, GGUF file or hub id.
         engine_version: as in "0.28.0"; None where it is not known.
         features: what the server must offer beside text.
@@ -44,6 +46,7 @@ class Case:
     context_tokens: int
     step: StepSize
     sessions: int = 1
+    num_nodes: int = 1
     model_path: str = "MODEL"
     engine_version: str | None = None
     features: tuple[Feature, ...] = ()
@@ -60,11 +63,11 @@ class Case:
 
 
 def version_of(text: str | None) -> tuple[int, ...] | None:
-    """Return the leading numbers of a version: "0.15.2rc1.dev93" is (0, 15, 2)."""
+    """Return the leading numbers of a version: "0.15.2rc1.dev93" is (0, 15, 2), "b6413" (6413,)."""
     if text is None:
         return None
     numbers = []
-    for part in text.lstrip("v").split("."):
+    for part in text.lstrip("vb").split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         if not digits:
             break

@@ -63,5 +63,7 @@ def facts_of(case: Case) -> dict[str, object]:
         "tokens": case.step.batched_tokens,
         "context": case.context_tokens,
         "gpu": case.gpu.title,
+        "model": case.model_path,
+        "last_node": case.num_nodes - 1,
         "quantization": case.quantization,
     }

@@ -13,13 +13,12 @@ from veche.launch.log_facts import LogFacts
 from veche.launch.memory import Span, memory_of
 from veche.launch.overhead import LOADING_GIB, StepSize
 from veche.launch.profiles import decode_tokens_per_s
-from veche.launch.support import UTILIZATION, engines_own_step
-from veche.planning.kv_cache import kv_dtype
+from veche.launch.support import engines_own_step, utilizations
+from veche.planning.kv_cache import BLOCK_TOKENS, kv_dtype
 from veche.planning.quantization import quantization, weights_by_kind
 
 WEIGHT_TOLERANCE = 0.003
 TOKEN_TOLERANCE = 0.001
-BLOCK_TOKENS = 16
 RANK_SPREAD = 0.02
 """vLLM logs the first rank's bytes, and the tokens of the rank that has least."""
 KV_ROUNDING_BYTES = round(0.012 * GIB)
@@ -122,7 +121,7 @@ def case_of(
         layout=layout,
         quantization=_weights_name(facts, quantization_name),
         kv_dtype=_kv_name(facts, kv_dtype_name),
-        utilization=facts.utilization or UTILIZATION[facts.engine][0],
+        utilization=facts.utilization or utilizations(facts.engine, facts.version)[0],
         context_tokens=facts.max_model_tokens or spec.max_position_embeddings,
         step=StepSize(
             batched_tokens=facts.batched_tokens or usual.batched_tokens,

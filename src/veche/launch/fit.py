@@ -1,13 +1,14 @@
 """Whether a case fits its card, and the reason in one sentence."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from veche.core.language import Language
 from veche.core.units import format_bytes
 from veche.launch.case import Case, position_limit
-from veche.launch.memory import Memory
+from veche.launch.memory import Memory, Span, memory_of
 from veche.launch.phrases import phrase
-from veche.planning.kv_cache import tokens_in
+from veche.planning.kv_cache import BLOCK_TOKENS, tokens_in
 
 SMALLEST_CONTEXT_TOKENS = 2048
 """A profile that cannot hold this much is said not to fit."""
@@ -20,47 +21,39 @@ class Fit:
     """The verdict on one case.
 
     Attributes:
-        fits: whether what was asked for surely fits (lowest estimate).
+        fits: whether its sessions of its context surely fit (lowest estimate).
         reason: why, in the user's language.
-        max_context_tokens: the longest sequence of which all sessions surely fit.
         max_sessions: sequences of the served length that surely fit.
         left_bytes: of the KV cache of a card when all sessions are full.
-        served_tokens: the length that the command shall serve.
     """
 
     fits: bool
     reason: str
-    max_context_tokens: int
     max_sessions: int
     left_bytes: int
-    served_tokens: int
 
 
-def fit_of(case: Case, memory: Memory, asked_tokens: int | None, language: Language) -> Fit:
+def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) -> Fit:
     """Judge `case` by the lowest estimate of its KV cache.
 
     Args:
         case: what is run.
         memory: its memory.
-        asked_tokens: the context that must fit; None asks for the smallest useful one.
+        span: what was learned of the overhead; see memory_of.
         language: of the reason.
     """
-    limit, replicas = position_limit(case.spec), case.layout.data_parallel
-    each = memory.kv_bytes_per_token_per_gpu
-    per_replica = -(-case.sessions // replicas)
+    limit, wanted = position_limit(case.spec), case.context_tokens
     low, high = memory.kv_available_bytes
-    possible = min(limit, tokens_in(low // per_replica, each))
-    wanted = asked_tokens or SMALLEST_CONTEXT_TOKENS
-    served = asked_tokens or max(_rounded(possible), min(SMALLEST_CONTEXT_TOKENS, limit))
-    needed = min(wanted, limit) * per_replica * each
-    fits = possible >= min(wanted, limit) and wanted <= limit
+    needed = min(wanted, limit) * _sessions_of_one_replica(case) * memory.kv_bytes_per_token_per_gpu
+    possible = longest_context(case, span)
+    fits = has_room(case, span)
     texts = {
-        "context": served if fits else wanted,
+        "context": wanted,
         "sessions": case.sessions,
         "needed": format_bytes(needed),
         "low": format_bytes(low),
         "high": format_bytes(high),
-        "left": format_bytes(max(0, low - served * per_replica * each)),
+        "left": format_bytes(max(0, low - needed)),
         "possible": possible,
         "reach": limit,
         "weights": format_bytes(memory.weight_bytes_per_gpu),
@@ -70,11 +63,69 @@ def fit_of(case: Case, memory: Memory, asked_tokens: int | None, language: Langu
     return Fit(
         fits=fits,
         reason=phrase(key, language, **texts),
-        max_context_tokens=possible,
-        max_sessions=tokens_in(low, each) // max(1, min(served, limit)) * replicas,
-        left_bytes=max(0, low - min(served, limit) * per_replica * each),
-        served_tokens=min(served, limit),
+        max_sessions=most_sessions(case, span),
+        left_bytes=max(0, low - needed),
     )
+
+
+def has_room(case: Case, span: Span | None = None) -> bool:
+    """Whether all sessions of the case's context surely fit, in memory and in its positions."""
+    if case.context_tokens > position_limit(case.spec):
+        return False
+    memory = memory_of(case, span=span)
+    share = memory.kv_available_bytes[0] // _sessions_of_one_replica(case)
+    return tokens_in(share, memory.kv_bytes_per_token_per_gpu) >= case.context_tokens
+
+
+def longest_context(case: Case, span: Span | None = None) -> int:
+    """Return the longest sequence of which all sessions surely fit, in whole blocks; 0 for none."""
+    limit = position_limit(case.spec)
+    if has_room(replace(case, context_tokens=limit), span):
+        return limit
+    blocks = _largest(
+        lambda count: has_room(replace(case, context_tokens=count * BLOCK_TOKENS), span),
+        limit // BLOCK_TOKENS,
+    )
+    return blocks * BLOCK_TOKENS
+
+
+def most_sessions(case: Case, span: Span | None = None) -> int:
+    """Return how many sequences of the case's length surely fit; 0 for none."""
+    case = replace(case, context_tokens=min(case.context_tokens, position_limit(case.spec)))
+    memory = memory_of(case, span=span)
+    bound = tokens_in(memory.kv_available_bytes[1], memory.kv_bytes_per_token_per_gpu)
+    return _largest(
+        lambda count: has_room(with_sessions(case, count), span),
+        bound // case.context_tokens * case.layout.data_parallel,
+    )
+
+
+def with_sessions(case: Case, sessions: int) -> Case:
+    """Return `case` with so many sessions, and steps that are large enough for them."""
+    step = replace(case.step, sequences=max(case.step.sequences, sessions))
+    return replace(case, sessions=sessions, step=step)
+
+
+def useful_length(longest: int, limit: int) -> int:
+    """Return the length that is served where none was asked for."""
+    rounded = longest // ROUND_TOKENS * ROUND_TOKENS or longest
+    return max(rounded, min(SMALLEST_CONTEXT_TOKENS, limit))
+
+
+def _sessions_of_one_replica(case: Case) -> int:
+    return -(-case.sessions // case.layout.data_parallel)
+
+
+def _largest(holds: Callable[[int], bool], bound: int) -> int:
+    """Return the largest count up to `bound` for which `holds`.
+
+    NOTE: whatever holds for a count holds for every smaller one: overheads only grow.
+    """
+    low, high = 0, bound + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
 
 
 def _reason(*, fits: bool, wanted: int, limit: int, needed: int, interval: tuple[int, int]) -> str:
@@ -85,7 +136,3 @@ def _reason(*, fits: bool, wanted: int, limit: int, needed: int, interval: tuple
     if interval[1] == 0:
         return "no_room_for_weights"
     return "fits_maybe" if interval[1] >= needed else "no_room_for_context"
-
-
-def _rounded(tokens: int) -> int:
-    return tokens // ROUND_TOKENS * ROUND_TOKENS or tokens

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
@@ -12,6 +13,8 @@ from veche.core.errors import InputError
 from veche.core.paths import home
 
 GIB = 1 << 30
+NUM_SUGGESTIONS = 3
+LEAST_LIKENESS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,23 +89,44 @@ def find_gpu(name: str) -> Gpu:
     Raises:
         InputError: there is none; the nearest is named.
     """
-    cards = catalogue()
+    cards = [*catalogue().values()]
     wanted = _normal(name)
-    for card in cards.values():
-        if wanted in {_normal(card.name), *(_normal(alias) for alias in card.aliases)}:
+    for card in cards:
+        if wanted in _names_of(card):
             return card
-    names = [*cards, *(alias for card in cards.values() for alias in card.aliases)]
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    near = ", ".join(repr(card.name) for card in _nearest(wanted, cards))
     raise InputError(
-        f"there is no graphics card {name!r} in the catalogue",
-        hint=(f"did you mean {near[0]!r}? " if near else "")
+        f"--gpu: there is no graphics card {name!r} in the catalogue",
+        hint=(f"did you mean one of {near}? " if near else "")
         + f"list them: veche gpus; add one in {user_file()}",
     )
 
 
+def _nearest(wanted: str, cards: list[Gpu]) -> list[Gpu]:
+    """Return up to three cards whose names look like `wanted`, in the catalogue's order."""
+    likeness = {
+        card.name: max(
+            difflib.SequenceMatcher(None, wanted, name).ratio() for name in _names_of(card)
+        )
+        for card in cards
+    }
+    likeliest = sorted(cards, key=lambda card: -likeness[card.name])[:NUM_SUGGESTIONS]
+    best = max(likeness.values(), default=0.0)
+    return [
+        card
+        for card in cards
+        if card in likeliest and likeness[card.name] >= max(LEAST_LIKENESS, best - 0.2)
+    ]
+
+
+def _names_of(card: Gpu) -> set[str]:
+    return {_normal(name) for name in (card.name, *card.aliases)}
+
+
 def _normal(name: str) -> str:
-    words = name.lower().replace("_", "-").replace(" ", "-").removeprefix("nvidia-")
-    return words.removeprefix("geforce-")
+    """`NVIDIA GeForce RTX 4090` → rtx4090: hyphens and makers tell no cards apart."""
+    words = re.sub(r"[-_ ]", "", name.lower())
+    return words.removeprefix("nvidia").removeprefix("geforce")
 
 
 def _user_cards(path: Path) -> dict[str, Gpu]:

@@ -85,8 +85,7 @@ def choose_layout(
     """
     if engine in {"llama.cpp", "transformers"}:
         return Layout(pipeline_parallel=num_gpus * num_nodes)
-    fits_heads = [n for n in range(1, num_gpus + 1) if num_gpus % n == 0]
-    tensor_ranks = max(n for n in fits_heads if can_split_heads(spec, n))
+    tensor_ranks = max(n for n in divisors(num_gpus) if can_split_heads(spec, n))
     has_bad_blocks = quantization == "fp8-block" and not can_split_fp8_blocks(spec, tensor_ranks)
     return Layout(
         tensor_parallel=tensor_ranks,
@@ -94,3 +93,8 @@ def choose_layout(
         pipeline_parallel=num_nodes,
         has_expert_parallel=spec.is_moe and has_bad_blocks and tensor_ranks > 1,
     )
+
+
+def divisors(number: int) -> list[int]:
+    """Return the whole numbers that divide `number`."""
+    return [n for n in range(1, number + 1) if number % n == 0]

@@ -1,6 +1,10 @@
 """llama.cpp's command line (llama-server)."""
 
 from veche.launch.case import Case
+from veche.launch.support import default_step
+
+BATCH_TOKENS = 2048
+"""llama-server's own --batch-size; --ubatch-size may not exceed it."""
 
 
 def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
@@ -11,6 +15,9 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
     argv += ["--ctx-size", str(case.context_tokens * case.sessions)]
     argv += ["--parallel", str(max(case.sessions, case.step.sequences)), "--kv-unified"]
     reasons = [("--ctx-size", "why_ctx_size"), ("--kv-unified", "why_kv_unified")]
+    if case.step.batched_tokens != default_step("llama.cpp", case.gpu).batched_tokens:
+        tokens = case.step.batched_tokens
+        argv += ["--ubatch-size", str(tokens), "--batch-size", str(max(tokens, BATCH_TOKENS))]
     if case.kv_dtype not in {"f16", "bf16"}:
         argv += ["--cache-type-k", case.kv_dtype, "--cache-type-v", case.kv_dtype]
         reasons.append(("--cache-type-k", "why_cache_type"))

@@ -69,12 +69,13 @@ def _breakdown(text: str) -> dict[str, int]:
 
 
 def _recipe(file_type: str | None) -> str | None:
-    """`Q4_K - Medium` → Q4_K_M."""
+    """`Q4_K - Medium` → Q4_K_M, `Q2_K - Medium` → Q2_K, `IQ4_XS - 4.25 bpw` → IQ4_XS."""
     if file_type is None:
         return None
     name, _, size = file_type.strip().partition(" - ")
     suffix = {"Small": "_S", "Medium": "_M", "Large": "_L"}.get(size.strip(), "")
-    return f"{name.strip()}{suffix}"
+    recipe = f"{name.strip()}{suffix}"
+    return "Q2_K" if recipe == "Q2_K_M" else recipe
 
 
 def _sum(values: list[int]) -> int | None:

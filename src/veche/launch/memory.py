@@ -120,7 +120,7 @@ def _overhead(case: Case) -> Interval:
     if case.engine == "sglang":
         return sglang_start(case.gpu, case.layout)
     if case.engine == "llama.cpp":
-        return llama_cpp_overhead(case.spec, case.context_tokens, case.step)
+        return llama_cpp_overhead(case.spec, case.context_tokens * case.sessions, case.step)
     return transformers_overhead(case.spec, case.step)
 
 

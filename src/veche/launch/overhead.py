@@ -145,15 +145,15 @@ def sglang_start(gpu: Gpu, layout: Layout) -> Interval:
     return _rounded((low, high))
 
 
-def llama_cpp_overhead(spec: ModelSpec, context_tokens: int, step: StepSize) -> Interval:
+def llama_cpp_overhead(spec: ModelSpec, cache_tokens: int, step: StepSize) -> Interval:
     """Return llama.cpp's compute buffer and CUDA context on one card.
 
-    The buffer is ub · (4 V + 8 H) for logits and hidden states, and 2 · ub · context for the
-    attention mask; ub is --ubatch-size.
+    The buffer is ub · (4 V + 8 H) for logits and hidden states, and 2 · ub · cache for the
+    attention mask, which spans the whole unified cache; ub is --ubatch-size.
     """
     tokens = step.batched_tokens
     logits = tokens * (4 * spec.vocab_size + 8 * spec.hidden_size)
-    mask = 2 * tokens * context_tokens
+    mask = 2 * tokens * cache_tokens
     low, high = _gib(LLAMA_CPP_GIB)
     return round(low + logits), round(high + 1.3 * logits + mask)
 

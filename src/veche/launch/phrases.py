@@ -23,12 +23,9 @@ PHRASES: dict[str, Phrase] = {
         "ru": "токенов в одном шаге prefill; расходы vLLM растут с ним, а не с контекстом",
     },
     "why_quantization_fp8": {
-        "en": "quantises a bf16 checkpoint to FP8 while it loads; an FP8 checkpoint needs no flag",
-        "ru": "квантует модель bf16 в FP8 при загрузке; готовой модели FP8 флаг не нужен",
-    },
-    "why_prepared": {
-        "en": "must be a checkpoint already quantised to {quantization} (llm-compressor, ModelOpt)",
-        "ru": "должна быть моделью, уже квантованной в {quantization} (llm-compressor, ModelOpt)",
+        "en": "makes {quantization} of a bf16 checkpoint while it loads; leave it out for a "
+        "checkpoint that is FP8 already",
+        "ru": "делает {quantization} из модели bf16 при загрузке; для готовой модели FP8 уберите",
     },
     "why_kv_fp8": {
         "en": "halves the KV cache; without calibrated scales (the usual case) it costs a little "
@@ -53,8 +50,8 @@ PHRASES: dict[str, Phrase] = {
         "ни был написан её config.json",
     },
     "why_rope_old": {
-        "en": "vLLM before 0.11.1 reads rope_scaling",
-        "ru": "vLLM до 0.11.1 читает rope_scaling",
+        "en": "pins what the model was made with; vLLM dropped this flag at 0.11.1",
+        "ru": "закрепляет то, с чем модель сделана; в vLLM 0.11.1 этого флага уже нет",
     },
     "why_sglang_length": {
         "en": "SGLang takes the length from here, not from the rope scaling",
@@ -93,10 +90,28 @@ PHRASES: dict[str, Phrase] = {
         "en": "block FP8 with the DeepGEMM of vLLM 0.24 breaks on this card (fixed in August 2026)",
         "ru": "блочный FP8 с DeepGEMM из vLLM 0.24 на этой карте ломается (исправлен в 08.2026)",
     },
+    "quantized_checkpoint": {
+        "en": "{model} must be a checkpoint already quantised to {quantization} (llm-compressor, "
+        "ModelOpt, or the publisher's own): this command does not quantise",
+        "ru": "{model} — уже квантованная в {quantization} модель (llm-compressor, ModelOpt или от "
+        "издателя): сама эта команда не квантует",
+    },
+    "gguf_file": {
+        "en": "{model} must be a {quantization} GGUF file: convert_hf_to_gguf.py makes one in "
+        "16 bits, llama-quantize the rest (both are llama.cpp's)",
+        "ru": "{model} — файл GGUF {quantization}: в 16 битах его делает convert_hf_to_gguf.py, "
+        "остальные — llama-quantize (оба из llama.cpp)",
+    },
+    "sglang_nodes": {
+        "en": "run it on every machine, each with --dist-init-addr FIRST_MACHINE:50000 and "
+        "--node-rank 0 … {last_node} added",
+        "ru": "запустите на каждой машине, добавив --dist-init-addr ПЕРВАЯ_МАШИНА:50000 и "
+        "--node-rank 0 … {last_node}",
+    },
     "fp8_needs_checkpoint": {
-        "en": "needs a checkpoint that is FP8 already: its bf16 weights do not fit this card, and "
-        "quantising while loading may hold them first",
-        "ru": "нужна модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
+        "en": "{model} must be a checkpoint that is FP8 already: its bf16 weights do not fit this "
+        "card, and quantising while loading may hold them first",
+        "ru": "{model} — модель уже в FP8: её веса bf16 на карту не помещаются, а квантование при "
         "загрузке может сначала держать их",
     },
     "nvfp4_moe_marlin": {
@@ -206,6 +221,14 @@ PHRASES: dict[str, Phrase] = {
         "en": "needs {utilization:g} of the card: nothing else may use it",
         "ru": "нужно {utilization:g} карты: больше её никто не должен занимать",
     },
+    "more_with_a_larger_share": {
+        "en": "up to {possible} tokens with {larger:g} of the card, where nothing else may use it",
+        "ru": "до {possible} токенов, если занять {larger:g} карты: тогда больше её никому нельзя",
+    },
+    "one_machine_only": {
+        "en": "this engine runs on one machine: vLLM and SGLang join several",
+        "ru": "этот движок работает на одной машине: несколько объединяют vLLM и SGLang",
+    },
     "learned": {
         "en": "the overhead is this machine's own, learned from its start-up logs",
         "ru": "накладные расходы — этой машины, выучены из её журналов запуска",
@@ -218,23 +241,48 @@ PHRASES: dict[str, Phrase] = {
         "держат {context} токенов × {sessions} на {cards}, {slow}–{fast} токенов в секунду",
     },
     "nearest_other_types": {
-        "en": "the nearest that fits: {engine}, {quantization} weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {engine}, веса {quantization}, KV-кэш {kv_dtype}",
+        "en": "other data types: {engine} with {quantization} weights and a {kv_dtype} KV cache "
+        "holds {context} tokens × {sessions}; costs some accuracy",
+        "ru": "другие типы данных: {engine} с весами {quantization} и KV-кэшем {kv_dtype} держит "
+        "{context} токенов × {sessions}; стоит некоторой точности",
     },
-    "nearest_more_cards": {
-        "en": "the nearest that fits: {cards}, {quantization} weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {cards}, веса {quantization}, KV-кэш {kv_dtype}",
+    "nearest_other_engine": {
+        "en": "another engine: {engine} with {quantization} weights and a {kv_dtype} KV cache "
+        "holds {context} tokens × {sessions}; it has smaller weights, and is slower with many "
+        "sessions",
+        "ru": "другой движок: {engine} с весами {quantization} и KV-кэшем {kv_dtype} держит "
+        "{context} токенов × {sessions}; веса у него меньше, но со многими сессиями он медленнее",
     },
     "nearest_shorter": {
-        "en": "the nearest that fits: {context} tokens × {sessions} on {cards}, {quantization} "
-        "weights, {kv_dtype} KV cache",
-        "ru": "ближайшее, что помещается: {context} токенов × {sessions} на {cards}, веса "
-        "{quantization}, KV-кэш {kv_dtype}",
+        "en": "less context: {context} tokens × {sessions} with the same {engine}, {quantization} "
+        "weights and {kv_dtype} KV cache",
+        "ru": "короче контекст: {context} токенов × {sessions} с тем же {engine}, весами "
+        "{quantization} и KV-кэшем {kv_dtype}",
+    },
+    "nearest_shorter_other": {
+        "en": "less context and other data types: {context} tokens × {sessions} with {engine}, "
+        "{quantization} weights and a {kv_dtype} KV cache",
+        "ru": "короче контекст и другие типы данных: {context} токенов × {sessions} с {engine}, "
+        "весами {quantization} и KV-кэшем {kv_dtype}",
+    },
+    "nearest_more_cards": {
+        "en": "more cards: {cards} with {engine}, {quantization} weights and a {kv_dtype} KV cache "
+        "hold {context} tokens × {sessions}",
+        "ru": "больше карт: {cards} с {engine}, весами {quantization} и KV-кэшем {kv_dtype} держат "
+        "{context} токенов × {sessions}",
     },
     # emitted files
     "file_title": {
         "en": "{engine} on {cards}, written by {program}",
         "ru": "{engine} на {cards}, написано {program}",
+    },
+    "unit_place": {
+        "en": "Copy it to ~/.config/systemd/user, then systemctl --user daemon-reload and "
+        "systemctl --user enable --now its name. A program in a virtual environment needs its "
+        "whole path after ExecStart=, in place of /usr/bin/env and its name.",
+        "ru": "Скопируйте в ~/.config/systemd/user, затем systemctl --user daemon-reload и "
+        "systemctl --user enable --now с его именем. Программе из виртуального окружения нужен "
+        "полный путь после ExecStart= вместо /usr/bin/env и имени.",
     },
     "ray_head": {
         "en": "The first of {nodes} machines; run ray-worker.sh on each of the others.",
@@ -243,10 +291,6 @@ PHRASES: dict[str, Phrase] = {
     "ray_worker": {
         "en": "Every machine but the first: joins the address of the first one.",
         "ru": "Каждая машина, кроме первой: присоединяется к адресу первой.",
-    },
-    "nothing_fits": {
-        "en": "nothing in the catalogue's reach fits this model",
-        "ru": "ничего из доступного эту модель не вмещает",
     },
 }
 

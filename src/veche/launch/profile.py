@@ -33,7 +33,8 @@ class Profile:
         kv_available_bytes: what is left for the KV cache on one card, as engines log it.
         kv_available_tokens: the same in tokens of one replica.
         max_context_tokens: the longest sequence of which num_sessions surely fit at once, in
-            memory and in the model's positions.
+            memory (at the largest share of the card that veche gives an engine) and in the
+            model's positions. What is longer fits at no share.
         max_sessions: sequences of the served context that surely fit at once.
         left_bytes: of the KV cache, when all sessions are full (lowest estimate, one card).
         context_tokens: the length that the command serves.

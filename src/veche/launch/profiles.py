@@ -7,10 +7,11 @@ from typing import Any
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
 from veche.launch.case import Case, EngineName, position_limit
-from veche.launch.command import command_for, facts_of
-from veche.launch.fit import Fit, fit_of
+from veche.launch.command import Command, command_for, facts_of
+from veche.launch.fit import Fit, fit_of, has_room, longest_context, useful_length, with_sessions
 from veche.launch.layout import choose_layout
 from veche.launch.memory import Memory, memory_of
+from veche.launch.overhead import StepSize
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.recommend import mark_recommended
@@ -18,10 +19,10 @@ from veche.launch.speed import Band, Workload, decode_band, prefill_band, step_s
 from veche.launch.support import (
     DEFAULT_QUANTIZATIONS,
     KV_DTYPES,
-    UTILIZATION,
     can_run,
     default_step,
     obstacle,
+    utilizations,
 )
 from veche.launch.wish import Wish, make_wish
 
@@ -57,27 +58,48 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
     ]
     if not profiles:
         raise InputError(
-            f"none of {', '.join(wish.engines)} runs {', '.join(wish.quantizations or ())} weights"
-            + (f" with a {' or '.join(wish.kv_dtypes)} KV cache" if wish.kv_dtypes else ""),
-            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not",
+            f"--engine {', '.join(wish.engines)} does not run"
+            + (f" --quant {', '.join(wish.quantizations)}" if wish.quantizations else "")
+            + (f" --kv {', '.join(wish.kv_dtypes)}" if wish.kv_dtypes else ""),
+            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
+            "--engine all tries every engine",
         )
     return mark_recommended(profiles, wish.language)
 
 
-def profile_of(case: Case, wish: Wish) -> Profile:
-    """Compute everything about one case."""
-    memory = memory_of(case, span=(wish.spans or {}).get(case.engine))
-    fit = fit_of(case, memory, wish.context_tokens, wish.language)
-    served = replace(case, context_tokens=fit.served_tokens)
-    command = command_for(served, language=wish.language)
-    notes = command.notes
-    if case.engine in (wish.spans or {}):
-        notes = (*notes, phrase("learned", wish.language))
+def profile_of(case: Case, wish: Wish, max_context_tokens: int) -> Profile:
+    """Compute everything about one case.
+
+    Args:
+        case: what is run; its context is what must fit.
+        wish: what was asked for.
+        max_context_tokens: the longest context that fits at any share of the card.
+    """
+    span = (wish.spans or {}).get(case.engine)
+    memory = memory_of(case, span=span)
+    fit = fit_of(case, memory, span, wish.language)
     if blocked := obstacle(case):
-        fit = replace(fit, fits=False, reason=phrase(blocked, wish.language, **facts_of(case)))
-    elif case.utilization > UTILIZATION[case.engine][0] and wish.utilization is None:
-        notes = (*notes, phrase("raised_utilization", wish.language, **facts_of(case)))
-    return _assembled(served, memory, fit, command.argv, command.env, command.comments, notes)
+        reason = phrase(blocked, wish.language, **facts_of(case))
+        fit = replace(fit, fits=False, reason=reason, max_sessions=0)
+        max_context_tokens = 0
+    served = replace(case, context_tokens=min(case.context_tokens, position_limit(case.spec)))
+    command = command_for(served, language=wish.language)
+    notes = (*wish.notes, *command.notes, *_notes_on_fit(served, wish, fit, max_context_tokens))
+    command = replace(command, notes=notes)
+    return _assembled(served, memory, fit, command, max_context_tokens)
+
+
+def _notes_on_fit(case: Case, wish: Wish, fit: Fit, max_context_tokens: int) -> list[str]:
+    """Say what was learned, what a larger share of the card costs, and what it would give."""
+    shares = utilizations(case.engine, case.engine_version)
+    facts = {**facts_of(case), "possible": max_context_tokens, "larger": shares[-1]}
+    keys = ["learned"] if case.engine in (wish.spans or {}) else []
+    if fit.fits and wish.utilization is None and case.utilization > shares[0]:
+        keys.append("raised_utilization")
+    elif fit.fits and wish.context_tokens is None and wish.utilization is None:
+        is_more = useful_length(max_context_tokens, 0) > case.context_tokens
+        keys += ["more_with_a_larger_share"] if is_more else []
+    return [phrase(key, wish.language, **facts) for key in keys]
 
 
 def _choices(wish: Wish, engine: EngineName) -> Iterator[tuple[str, str]]:
@@ -102,25 +124,34 @@ def _own_name(kv: str, engine: EngineName) -> str:
 def _best_utilization(
     spec: ModelSpec, wish: Wish, engine: EngineName, quantization: str, kv: str
 ) -> Profile:
-    """Take the engine's usual share of the card, and a larger one only where it decides."""
-    shares = (wish.utilization,) if wish.utilization else UTILIZATION[engine]
-    tried = []
-    for share in shares:
-        profile = profile_of(_case(spec, wish, engine, quantization, kv, share), wish)
-        if profile.fits:
-            return profile
-        tried.append(profile)
-    return tried[0]
+    """Take the engine's usual share of the card, and a larger one only where it decides.
+
+    NOTE: a larger share never holds less, so that what does not fit at the last fits at none.
+    """
+    version = (wish.engine_versions or {}).get(engine)
+    shares = (wish.utilization,) if wish.utilization else utilizations(engine, version)
+    span, limit = (wish.spans or {}).get(engine), position_limit(spec)
+    cases = [_case(spec, wish, engine, quantization, kv, share) for share in shares]
+    wanted = wish.context_tokens or useful_length(0, limit)
+    tried = [replace(case, context_tokens=wanted) for case in cases]
+    case = next((case for case in tried if has_room(case, span)), tried[-1])
+    if wish.context_tokens is None:
+        case = replace(case, context_tokens=useful_length(longest_context(case, span), limit))
+    return profile_of(case, wish, longest_context(cases[-1], span))
 
 
 def _case(
     spec: ModelSpec, wish: Wish, engine: EngineName, quantization: str, kv: str, share: float
 ) -> Case:
-    step = wish.step or default_step(engine, wish.gpu)
+    usual = default_step(engine, wish.gpu)
+    step = StepSize(
+        batched_tokens=wish.batched_tokens or usual.batched_tokens,
+        sequences=wish.max_sequences or usual.sequences,
+    )
     layout = wish.layout or choose_layout(
         spec, quantization, wish.num_gpus, num_nodes=wish.num_nodes, engine=engine
     )
-    return Case(
+    case = Case(
         engine=engine,
         spec=spec,
         gpu=wish.gpu,
@@ -129,22 +160,17 @@ def _case(
         kv_dtype=kv,
         utilization=share,
         context_tokens=wish.context_tokens or position_limit(spec),
-        sessions=wish.num_sessions,
-        step=replace(step, sequences=max(step.sequences, wish.num_sessions)),
+        num_nodes=wish.num_nodes,
+        step=step,
         model_path=wish.model_path,
         engine_version=(wish.engine_versions or {}).get(engine),
         features=wish.features,
     )
+    return with_sessions(case, wish.num_sessions)
 
 
 def _assembled(
-    case: Case,
-    memory: Memory,
-    fit: Fit,
-    argv: tuple[str, ...],
-    env: tuple[tuple[str, str], ...],
-    comments: tuple[tuple[str, str], ...],
-    notes: tuple[str, ...],
+    case: Case, memory: Memory, fit: Fit, command: Command, max_context_tokens: int
 ) -> Profile:
     layout, spec = case.layout, case.spec
     per_replica = -(-case.sessions // layout.data_parallel)
@@ -153,7 +179,7 @@ def _assembled(
         engine=case.engine,
         gpu=case.gpu.name,
         num_gpus=layout.num_gpus,
-        num_nodes=layout.pipeline_parallel,
+        num_nodes=case.num_nodes,
         tensor_parallel=layout.tensor_parallel,
         data_parallel=layout.data_parallel,
         expert_parallel=layout.has_expert_parallel,
@@ -169,7 +195,7 @@ def _assembled(
         overhead_bytes=memory.overhead_bytes,
         kv_available_bytes=memory.kv_available_bytes,
         kv_available_tokens=memory.kv_available_tokens,
-        max_context_tokens=fit.max_context_tokens,
+        max_context_tokens=max_context_tokens,
         max_sessions=fit.max_sessions,
         left_bytes=fit.left_bytes,
         context_tokens=case.context_tokens,
@@ -180,10 +206,10 @@ def _assembled(
         full_context_tokens_per_s=decode_band(_seconds(case, per_replica, case.context_tokens)),
         time_to_first_token_s=_first_token(spec, case, min(PROMPT_TOKENS, case.context_tokens)),
         full_time_to_first_token_s=_first_token(spec, case, case.context_tokens),
-        command=argv,
-        env=env,
-        comments=comments,
-        notes=notes,
+        command=command.argv,
+        env=command.env,
+        comments=command.comments,
+        notes=command.notes,
         case=case,
     )
 

@@ -8,13 +8,14 @@ from veche.core.language import Language
 from veche.launch.case import position_limit
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
-from veche.launch.support import UTILIZATION
+from veche.launch.support import utilizations
 
 WEIGHT_LOSS = {
     "bf16": 0.0, "F16": 0.0, "BF16": 0.0, "Q8_0": 0.9, "fp8-block": 1.0, "fp8-tensor": 1.2,
-    "int8": 1.2, "Q6_K": 1.5, "Q5_K_M": 2.5, "Q5_K_S": 3.0, "Q5_0": 3.5, "Q4_K_M": 5.0,
-    "awq-int4": 5.0, "gptq-int4": 5.5, "nvfp4": 5.5, "mxfp4": 6.0, "Q4_K_S": 6.0, "Q4_0": 7.0,
-    "Q3_K_L": 9.0, "Q3_K_M": 10.0, "Q3_K_S": 12.0, "Q2_K": 20.0,
+    "int8": 1.2, "Q6_K": 1.5, "Q5_K_M": 2.5, "Q5_K_S": 3.0, "Q5_1": 3.3, "Q5_0": 3.5,
+    "Q4_K_M": 5.0, "awq-int4": 5.0, "gptq-int4": 5.5, "nvfp4": 5.5, "IQ4_NL": 5.6, "IQ4_XS": 5.8,
+    "mxfp4": 6.0, "Q4_K_S": 6.0, "Q4_1": 6.5, "Q4_0": 7.0, "Q3_K_L": 9.0, "Q3_K_M": 10.0,
+    "Q3_K_S": 12.0, "Q2_K": 20.0, "Q2_K_S": 22.0,
 }  # fmt: skip
 """An order of preference: how much worse a quantisation makes a model, from what is published.
 
@@ -69,7 +70,8 @@ def reason_for(profile: Profile, language: Language) -> str:
 
 
 def _order(profile: Profile) -> tuple[float, float]:
-    tight = TIGHT if profile.utilization > UTILIZATION[profile.engine][0] else 0.0
+    usual = utilizations(profile.engine, profile.case.engine_version)[0]
+    tight = TIGHT if profile.utilization > usual else 0.0
     useful = min(USEFUL_CONTEXT_TOKENS, position_limit(profile.case.spec))
     short = SHORT * max(0.0, math.log2(useful / max(1, profile.max_context_tokens)))
     loss = WEIGHT_LOSS[profile.quantization] + KV_LOSS[profile.kv_dtype]

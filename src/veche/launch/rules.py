@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from veche.launch.case import Case, EngineName, position_limit, version_of
-from veche.launch.layout import weight_bytes_per_gpu
+from veche.launch.loading import is_bf16_too_large, needs_quantized_checkpoint
 from veche.planning.quantization import QUANTIZATIONS
 
 
@@ -62,10 +62,12 @@ def _has_untuned_experts(case: Case) -> bool:
 
 
 def _is_too_large_to_quantise(case: Case) -> bool:
-    """Quantising while loading holds the bf16 weights of a card first."""
-    if QUANTIZATIONS[case.quantization].compute_dtype != "fp8":
-        return False
-    return weight_bytes_per_gpu(case.spec, "bf16", case.layout) > case.gpu.visible_bytes[0]
+    """Quantising while loading may hold the bf16 weights of a card first."""
+    return QUANTIZATIONS[case.quantization].compute_dtype == "fp8" and is_bf16_too_large(case)
+
+
+def _needs_checkpoint(case: Case) -> bool:
+    return needs_quantized_checkpoint(case) and not _is_too_large_to_quantise(case)
 
 
 def _is_yarn(case: Case) -> bool:
@@ -73,6 +75,11 @@ def _is_yarn(case: Case) -> bool:
 
 
 RULES: tuple[Rule, ...] = (
+    *(
+        Rule(name="quantized_checkpoint", engine=engine, applies=_needs_checkpoint)
+        for engine in ("vllm", "sglang")
+    ),
+    Rule(name="gguf_file", engine="llama.cpp", applies=lambda case: True),
     Rule(
         name="deep_gemm_off",
         engine="vllm",
@@ -135,6 +142,11 @@ RULES: tuple[Rule, ...] = (
         name="expert_parallel",
         engine="sglang",
         applies=lambda case: case.layout.has_expert_parallel,
+    ),
+    Rule(
+        name="sglang_nodes",
+        engine="sglang",
+        applies=lambda case: case.num_nodes > 1,
     ),
     Rule(
         name="longer_context_allowed",

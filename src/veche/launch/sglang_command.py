@@ -1,9 +1,7 @@
 """SGLang's command line (python -m sglang.launch_server)."""
 
 from veche.launch.case import Case
-
-_QUANTIZATION_FLAG = {"fp8-block": "fp8", "fp8-tensor": "fp8"}
-_PREPARED = frozenset({"int8", "awq-int4", "gptq-int4", "nvfp4", "mxfp4"})
+from veche.launch.loading import loading_scheme
 
 
 def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
@@ -19,11 +17,9 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
         ("--context-length", "why_sglang_length"),
         ("--mem-fraction-static", "why_mem_fraction"),
     ]
-    if case.quantization in _QUANTIZATION_FLAG:
-        argv += ["--quantization", _QUANTIZATION_FLAG[case.quantization]]
+    if scheme := loading_scheme(case):
+        argv += ["--quantization", scheme]
         reasons.append(("--quantization", "why_quantization_fp8"))
-    elif case.quantization in _PREPARED:
-        reasons.append((case.model_path, "why_prepared"))
     if case.kv_dtype == "fp8":
         argv += ["--kv-cache-dtype", "fp8_e4m3"]
         reasons.append(("--kv-cache-dtype", "why_kv_fp8"))

@@ -20,7 +20,11 @@ Band = tuple[float, float]
 BANDWIDTH_EFFICIENCY = 0.8
 """Share of the memory's bandwidth that decode kernels reach."""
 COMPUTE_EFFICIENCY = 0.25
-"""Share of dense bf16 throughput that a large decode batch of a small-expert model reaches."""
+"""Share of dense bf16 throughput that a large decode batch of a small-expert model reaches: an
+expert sees few of the batch's tokens, and its tiles are padded."""
+DENSE_COMPUTE_EFFICIENCY = 0.55
+"""The same of a dense model, whose matrices see the whole batch, in the weights' own data type: a
+decode batch is a short prompt to them (see PREFILL_EFFICIENCY)."""
 PREFILL_EFFICIENCY = (0.06, 0.55)
 """The same for one prompt: small experts leave tensor cores idle, more so in short prompts."""
 BAND_RATIO = 1.95
@@ -98,15 +102,16 @@ def step_seconds(
 ) -> float:
     """Return the time of one decode step, in the middle of its band.
 
-    t = KV / (0.8 · bandwidth) + max(weights / (0.8 · bandwidth), 2 · active · tokens / (0.25 ·
-    FLOPS)) + layers · τ: attention reads the cache, then matrices are read or multiplied with.
+    t = KV / (0.8 · bandwidth) + max(weights / (0.8 · bandwidth), 2 · active · tokens / (e ·
+    FLOPS)) + layers · τ: attention reads the cache, then matrices are read or multiplied with;
+    e is 0.25 with experts, 0.55 without.
     """
     bandwidth = BANDWIDTH_EFFICIENCY * gpu.bandwidth_gb_s * 1e9
     caching = kv_bytes_per_step(spec, kv_dtype, layout, work) / bandwidth
     reading = weight_bytes_per_step(spec, quantization_name, layout, work) / bandwidth
     tokens = work.sessions + work.prefill_tokens
     flops = 2 * active_parameters(spec) * tokens / layout.tensor_parallel
-    computing = flops / (COMPUTE_EFFICIENCY * _flops(gpu, "bf16"))
+    computing = flops / _decode_flops(spec, gpu, quantization_name)
     with_experts, dense = LAYER_SECONDS[engine]
     layer = with_experts if spec.is_moe else dense
     if gpu.is_nvidia and gpu.sm < 89:
@@ -143,6 +148,13 @@ def prefill_band(
     low = max(dense / best + attention / (0.5 * _flops(gpu, "bf16") * ranks), reading)
     high = max(dense / worst, reading / BANDWIDTH_EFFICIENCY)
     return low, high + attention / (0.15 * _flops(gpu, "bf16") * ranks)
+
+
+def _decode_flops(spec: ModelSpec, gpu: Gpu, quantization_name: str) -> float:
+    """Return the FLOPs a second that a decode batch reaches."""
+    if spec.is_moe:
+        return COMPUTE_EFFICIENCY * _flops(gpu, "bf16")
+    return DENSE_COMPUTE_EFFICIENCY * _flops(gpu, quantization(quantization_name).compute_dtype)
 
 
 def _flops(gpu: Gpu, dtype: str) -> float:

@@ -1,6 +1,6 @@
 """What each engine can run on each card, and the defaults that veche gives it."""
 
-from veche.launch.case import Case, EngineName
+from veche.launch.case import Case, EngineName, version_of
 from veche.launch.gpus import Gpu
 from veche.launch.overhead import StepSize
 from veche.planning.quantization import QUANTIZATIONS, Quantization
@@ -20,17 +20,13 @@ KV_DTYPES: dict[EngineName, tuple[str, ...]] = {
 }
 """What an engine's KV cache can be; all of it is tried unless the user chooses."""
 
-UTILIZATION: dict[EngineName, tuple[float, ...]] = {
+_UTILIZATION: dict[EngineName, tuple[float, ...]] = {
     "vllm": (0.92, 0.95),
     "sglang": (0.85, 0.88),
     "llama.cpp": (1.0,),
     "transformers": (1.0,),
 }
-"""Shares of memory, in the order in which they are tried.
-
-vLLM's default is 0.92 since 0.22 (0.90 until 0.19). SGLang's share covers weights and KV only,
-and 0.95 runs out of memory.
-"""
+_OLD_VLLM_UTILIZATION = (0.90, 0.95)
 DEFAULT_STEP: dict[EngineName, StepSize] = {
     "vllm": StepSize(batched_tokens=8192, sequences=32),
     "sglang": StepSize(batched_tokens=8192, sequences=32),
@@ -39,6 +35,18 @@ DEFAULT_STEP: dict[EngineName, StepSize] = {
 }
 SMALL_CARD_GIB = 70
 """Below it, and on A100, vLLM's server takes steps of 2,048 tokens (arg_utils, batch defaults)."""
+
+
+def utilizations(engine: EngineName, version: str | None = None) -> tuple[float, ...]:
+    """Return shares of memory in the order in which they are tried: the engine's default first.
+
+    vLLM's default is 0.92 since 0.22, and was 0.90. SGLang's share covers weights and KV only,
+    and 0.95 runs out of memory.
+    """
+    own = version_of(version)
+    if engine == "vllm" and own is not None and own < (0, 22):
+        return _OLD_VLLM_UTILIZATION
+    return _UTILIZATION[engine]
 
 
 def default_step(engine: EngineName, gpu: Gpu) -> StepSize:
@@ -73,6 +81,8 @@ def obstacle(case: Case) -> str | None:
     entry = QUANTIZATIONS[case.quantization]
     if missing := _missing_feature(case):
         return missing
+    if case.engine in {"llama.cpp", "transformers"} and case.num_nodes > 1:
+        return "one_machine_only"
     if case.engine == "llama.cpp":
         return None
     return _card_obstacle(entry, case.gpu) or _layout_obstacle(case)

@@ -1,6 +1,7 @@
 """Emit a systemd unit that keeps a model served."""
 
 from veche.core.language import Language
+from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.serving_file import heading, with_absolute_model
 from veche.launch.shell_script import comment_lines
@@ -16,7 +17,7 @@ def systemd_unit(profile: Profile, language: Language = "en") -> str:
     environment = [f"Environment={_quoted(f'{name}={value}')}" for name, value in profile.env]
     return "\n".join(
         [
-            *comment_lines(heading(profile, language)),
+            *comment_lines([*heading(profile, language), phrase("unit_place", language)]),
             "[Unit]",
             f"Description={_plain(profile.engine)}: {_plain(profile.case.model_path)}",
             "After=network-online.target",

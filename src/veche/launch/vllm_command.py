@@ -3,13 +3,7 @@
 import json
 
 from veche.launch.case import Case
-
-_QUANTIZATION_FLAG = {"fp8-block": "fp8", "fp8-tensor": "fp8"}
-"""Made while a bf16 checkpoint loads; an FP8 checkpoint says the same and needs no flag.
-
-Other quantisations are named by their checkpoint's config.json, so that no flag is given.
-"""
-_PREPARED = frozenset({"int8", "awq-int4", "gptq-int4", "nvfp4", "mxfp4"})
+from veche.launch.loading import loading_scheme
 
 
 def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
@@ -19,11 +13,9 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
     argv = ["vllm", "serve", case.model_path, "--port", str(port)]
     if case.quantization == "bf16":
         argv += ["--dtype", "bfloat16"]
-    if case.quantization in _QUANTIZATION_FLAG:
-        argv += ["--quantization", _QUANTIZATION_FLAG[case.quantization]]
+    if scheme := loading_scheme(case):
+        argv += ["--quantization", scheme]
         reasons.append(("--quantization", "why_quantization_fp8"))
-    elif case.quantization in _PREPARED:
-        reasons.append((case.model_path, "why_prepared"))
     argv += ["--max-model-len", str(case.context_tokens)]
     argv += ["--gpu-memory-utilization", f"{case.utilization:g}"]
     argv += ["--max-num-seqs", str(case.step.sequences)]
@@ -46,7 +38,7 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
 
 
 def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
-    """Pin the rope: vLLM ≥ 0.11.1 has no --rope-scaling; older ones read rope_scaling."""
+    """Pin the rope: `--rope-scaling` until vLLM 0.11.0, rope_parameters since."""
     rope = case.spec.rope
     if rope.max_scaled_positions is None:
         return [], []
@@ -56,7 +48,7 @@ def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
         "original_max_position_embeddings": rope.original_max_position_embeddings,
     }
     if case.is_at_least("0.11.1") is False:
-        overrides = {"rope_scaling": values, "rope_theta": rope.rope_theta}
-        return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope_old")]
+        argv = ["--rope-scaling", json.dumps(values), "--rope-theta", f"{rope.rope_theta:.12g}"]
+        return argv, [("--rope-scaling", "why_rope_old")]
     overrides = {"rope_parameters": {**values, "rope_theta": rope.rope_theta}}
     return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope")]

@@ -21,6 +21,8 @@ _ALIASES = {
     "float32": "f32", "fp32": "f32", "float16": "f16", "fp16": "f16", "bfloat16": "bf16",
     "auto": "bf16", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8",
 }  # fmt: skip
+BLOCK_TOKENS = 16
+"""Tokens of one block of the cache (vLLM's default; the others are at most as coarse)."""
 
 
 def kv_dtype(name: str) -> str:
@@ -34,7 +36,7 @@ def kv_dtype(name: str) -> str:
         return wanted
     near = difflib.get_close_matches(wanted, KV_BYTES_PER_VALUE, n=1, cutoff=0.4)
     raise InputError(
-        f"there is no KV cache type {name!r}",
+        f"--kv: there is no KV cache type {name!r}",
         hint=(f"did you mean {near[0]!r}? " if near else "")
         + f"known: {', '.join(KV_BYTES_PER_VALUE)}",
     )
@@ -51,6 +53,6 @@ def kv_bytes_per_token(spec: ModelSpec, dtype: str, *, tensor_parallel: int = 1)
     return round(values * KV_BYTES_PER_VALUE[kv_dtype(dtype)])
 
 
-def tokens_in(num_bytes: int, bytes_per_token: int, *, block_tokens: int = 16) -> int:
+def tokens_in(num_bytes: int, bytes_per_token: int) -> int:
     """Return how many tokens fit into `num_bytes`, in whole blocks; 0 for a negative size."""
-    return max(0, num_bytes) // (bytes_per_token * block_tokens) * block_tokens
+    return max(0, num_bytes) // (bytes_per_token * BLOCK_TOKENS) * BLOCK_TOKENS

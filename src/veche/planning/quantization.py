@@ -51,7 +51,7 @@ def quantization(name: str) -> Quantization:
     names = {_normal(n): n for q in QUANTIZATIONS.values() for n in (q.name, *q.aliases)}
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
     raise InputError(
-        f"there is no quantisation {name!r}",
+        f"--quant: there is no quantisation {name!r}",
         hint=(f"did you mean {names[near[0]]!r}? " if near else "")
         + f"known: {', '.join(QUANTIZATIONS)}",
     )
