@@ -258,19 +258,22 @@ def ratio(value: float | None, exact: int) -> float | None:
 
 
 def print_rows(rows: list[Row]) -> None:
-    """Print one model's table."""
+    """Print one model's table; times against veche's are medians of the rounds' ratios."""
     reference, *others = rows
     print(f"\n{reference.model}, {reference.call}: {reference.answer.message}")
     print(
         f"{'tool':29}{'card':23}{'weights GiB':>11}{'x exact':>9}{'KV GiB':>9}{'x exact':>9}"
-        f"{'fits':>7}{'s':>7}"
+        f"{'fits':>7}{'s':>7}{'x veche':>9}"
     )
     for row in [reference, *others]:
         answer = row.answer
+        pairs = zip(row.seconds, rows[1].seconds, strict=False)
         seconds = f"{statistics.median(row.seconds):.2f}" if row.seconds else ""
+        paired = f"{statistics.median(a / b for a, b in pairs):.1f}" if row.seconds else ""
         print(
             f"{row.tool:29}{row.card:23}{gib(answer.weight_bytes):>11}{times(row.weight_ratio):>9}"
             f"{gib(answer.kv_bytes):>9}{times(row.kv_ratio):>9}{answer.fits:>7}{seconds:>7}"
+            f"{paired:>9}"
         )
         if answer.message and row is not reference:
             print(f"  └ {answer.message[:150]}")

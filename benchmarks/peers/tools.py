@@ -271,9 +271,10 @@ TOOLS = (
         card="RTX PRO 6000",
         command=ask_hf_vram_calc,
         read=read_hf_vram_calc,
-        # calculator.py, calculate_kv_cache_memory and calculate_inference_memory.
-        because="head_dim is hidden_size // heads, the config's is ignored; fits means "
-        "1.2 · weights ≤ 89.41 GiB, whatever the context",
+        # calculator.py, calculate_kv_cache_memory, calculate_inference_memory, and
+        # calculate_parameters_by_transformers: init_empty_weights unties (4.57 and 5.23 alike).
+        because="head_dim is hidden_size // heads, the config's is ignored; a tied head counts "
+        "twice; fits means 1.2 · weights ≤ 89.41 GiB, whatever the context",
     ),
     Tool(
         name="llm-resource-planner",
