@@ -6,10 +6,10 @@ A row is one number of one run, with its source: see tests/launch/data/engine_lo
 Rows that say too little (no share of memory, unknown model) are listed as skipped, with the reason.
 """
 
+import argparse
 import csv
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -320,8 +320,9 @@ def read_rows(path: Path) -> list[Row]:
 
 def main() -> None:
     """Judge the rows of a file, by default those in the repository."""
-    path = Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED_ROWS
-    for kind, (held, total) in sorted(report(read_rows(path)).items()):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("rows", nargs="?", type=Path, default=SHIPPED_ROWS, help="a CSV file")
+    for kind, (held, total) in sorted(report(read_rows(parser.parse_args().rows)).items()):
         print(f"{kind:12} {held}/{total} ({held / total:.0%})")
 
 
