@@ -28,7 +28,7 @@ UTILIZATION: dict[EngineName, tuple[float, ...]] = {
 }
 """Shares of memory, in the order in which they are tried.
 
-vLLM's default is 0.92 since 0.22 (0.90 until 0.19). SGLang's share covers weights and KV only,
+vLLM's default is 0.92 since 0.20 (0.90 until 0.19). SGLang's share covers weights and KV only,
 and 0.95 runs out of memory.
 """
 DEFAULT_STEP: dict[EngineName, StepSize] = {
