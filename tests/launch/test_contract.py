@@ -1,56 +1,65 @@
-"""Every vLLM command line that veche emits goes through vLLM's own argument parser.
+"""Every command line that veche emits goes through the engines' own parsers.
 
-Opt-in: VECHE_VLLM_PYTHON names a Python with vLLM installed (`make contract` makes one).
+Opt-in: VECHE_CONTRACT names the folder that `make contract` makes.
 """
 
 import json
-import os
-import subprocess
 
 import pytest
-from tests.launch.models import DENSE, MIXTRAL, STOCK, WANTED
+from tests.launch.emitted import argument_lists, value
+from tests.launch.engine_parsers import ask, entry_of, installed, stored
+from tests.launch.models import STOCK, WANTED
 
 from veche.launch.profiles import profiles_for
+from veche.planning.bases import load_base
+from veche.planning.planner import make_plan
+from veche.planning.recipe import load_recipe
 
-PYTHON = os.environ.get("VECHE_VLLM_PYTHON")
-PARSE = """
-import json, sys
-try:
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-except ImportError:
-    from vllm.entrypoints.openai.cli_args import make_arg_parser, validate_parsed_serve_args
-try:
-    from vllm.utils.argparse_utils import FlexibleArgumentParser
-except ImportError:
-    from vllm.utils import FlexibleArgumentParser
-for line in sys.stdin:
-    words = json.loads(line)
-    parsed = make_arg_parser(FlexibleArgumentParser()).parse_args(words)
-    validate_parsed_serve_args(parsed)
-    print("PARSED", json.dumps([parsed.model_tag, parsed.max_model_len, parsed.hf_overrides]))
-"""
+INSTALLED = installed()
+pytestmark = pytest.mark.skipif(not INSTALLED, reason="VECHE_CONTRACT names no engines")
+LENGTH_FLAG = {"vllm": "--max-model-len", "sglang": "--context-length"}
+VLLM = [version for engine, version in INSTALLED if engine == "vllm"]
 
 
-@pytest.mark.skipif(not PYTHON, reason="VECHE_VLLM_PYTHON names no Python with vLLM")
-def test_vllm_parses_every_command():
-    commands = [
-        profile.command
-        for spec in (STOCK, WANTED, MIXTRAL, DENSE)
-        for gpu, cards, nodes in (("rtx-pro-6000", 1, 1), ("h100", 4, 1), ("l40s", 6, 2))
-        for features in ((), ("routing", "lora"))
-        for profile in profiles_for(
-            spec, gpu=gpu, num_gpus=cards, num_nodes=nodes, engines=["vllm"],
-            features=features,
-            quantizations=["bf16", "fp8", "fp8-tensor", "int8", "awq", "gptq", "nvfp4", "mxfp4"],
-        )
-    ]  # fmt: skip
-    lines = "".join(json.dumps(list(command[2:])) + "\n" for command in commands)
-    done = subprocess.run(
-        [PYTHON, "-c", PARSE], input=lines, text=True, capture_output=True, check=False
-    )
-    parsed = [line for line in done.stdout.splitlines() if line.startswith("PARSED")]
-    assert len(parsed) == len(commands), done.stderr[-3000:]
-    for line, command in zip(parsed, commands, strict=True):
-        model, length, _ = json.loads(line.removeprefix("PARSED "))
-        assert model == command[2]
-        assert str(length) == command[command.index("--max-model-len") + 1]
+@pytest.mark.parametrize(("engine", "version"), INSTALLED)
+def test_the_engine_parses_every_command(engine, version):
+    commands = argument_lists(engine, version)
+    _, answers = ask(engine, version, [{"words": words} for words in commands])
+    refused = {a["refused"]: w for a, w in zip(answers, commands, strict=True) if "refused" in a}
+    assert not refused
+    for answer, words in zip(answers, commands, strict=True):
+        assert answer["model"] == "MODEL"
+        assert str(answer["length"]) == value(words, LENGTH_FLAG[engine])
+    print(f"{engine} {version}: {len(commands)} commands")
+
+
+@pytest.mark.parametrize(("engine", "version"), INSTALLED)
+def test_the_stored_flags_are_the_engines_own(engine, version):
+    assert stored()[engine][version] == entry_of(engine, version)
+
+
+@pytest.mark.parametrize("version", VLLM)
+def test_vllm_serves_as_far_as_the_rope_reaches_and_no_further(version, tmp_path):
+    """vLLM reads a real config.json and the --hf-overrides, as it does before it loads weights."""
+    agi = _folder(tmp_path / "agi", make_plan(load_recipe("agi")).target_config)
+    stock = _folder(tmp_path / "stock", load_base("qwen3-30b-a3b"))
+    requests, lengths = [], []
+    for spec, folder, reach in ((WANTED, agi, 196_608), (STOCK, stock, 40_960)):
+        (profile,) = profiles_for(
+            spec, gpu="b200", engines=["vllm"], quantizations=["bf16"], kv_dtypes=["bf16"],
+            engine_versions={"vllm": version},
+        )  # fmt: skip
+        words = list(profile.command[2:])
+        assert value(words, "--max-model-len") == str(reach)
+        further = [str(reach + 1) if word == str(reach) else word for word in words]
+        requests += [{"words": words, "folder": folder}, {"words": further, "folder": folder}]
+        lengths += [reach, None]
+    _, answers = ask("vllm", version, requests)
+    assert [answer.get("length") for answer in answers] == lengths
+    assert all("max_model_len" in a["refused"] for a in answers if "refused" in a)
+
+
+def _folder(path, config):
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps(config))
+    return str(path)

@@ -97,7 +97,7 @@ REACHES = st.fixed_dictionaries(
         "gpu": st.sampled_from(["rtx-pro-6000", "rtx-5090", "rtx-4080", "h200", "mi300x", "gb10"]),
         "num_gpus": st.sampled_from([1, 2, 3, 4]),
         "num_sessions": st.integers(1, 40),
-        "engine_version": st.sampled_from([None, "0.19.0", "0.22"]),
+        "engine_version": st.sampled_from([None, "0.19.0", "0.20"]),
     }
 )
 CHOICES = st.sampled_from(

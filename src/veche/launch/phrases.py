@@ -8,15 +8,15 @@ PHRASES: dict[str, Phrase] = {
     # why a flag is there
     "why_utilization": {
         "en": "the share of the card that vLLM may take for everything: {utilization:g}; its own "
-        "default is 0.90 up to version 0.19 and 0.92 from 0.22",
+        "default is 0.90 up to version 0.19 and 0.92 from 0.20",
         "ru": "доля карты, которую vLLM займёт целиком: {utilization:g}; его умолчание — 0,90 до "
-        "версии 0.19 и 0,92 с 0.22",
+        "версии 0.19 и 0,92 с 0.20",
     },
     "why_length": {
-        "en": "the longest sequence: vLLM's limit is rope factor × original length, it does not "
-        "read max_position_embeddings when rope is scaled",
-        "ru": "самая длинная последовательность: предел vLLM — множитель rope × исходная длина, "
-        "max_position_embeddings при растянутом rope он не читает",
+        "en": "the longest sequence; where rope is scaled, vLLM's limit is factor × original "
+        "length up to 0.29 and max_position_embeddings from 0.30",
+        "ru": "самая длинная последовательность; при растянутом rope предел vLLM — множитель × "
+        "исходная длина до 0.29 и max_position_embeddings с 0.30",
     },
     "why_batched_tokens": {
         "en": "tokens of one prefill step; vLLM's overhead grows with it, not with the context",
@@ -152,9 +152,9 @@ PHRASES: dict[str, Phrase] = {
     },
     "length_contradicts": {
         "en": "config.json says max_position_embeddings {length}, but rope reaches {factor:g} × "
-        "{original} = {reach}: engines go by the second",
+        "{original} = {reach}: the command goes by the second",
         "ru": "в config.json max_position_embeddings {length}, а rope достигает {factor:g} × "
-        "{original} = {reach}: движки следуют второму",
+        "{original} = {reach}: команда следует второму",
     },
     "return_routing": {
         "en": "answers carry the experts that each token went to (vLLM from 0.21, SGLang)",

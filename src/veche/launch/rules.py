@@ -95,6 +95,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="nvfp4_moe_marlin",
         engine="vllm",
+        since="0.17",
         applies=lambda case: _is_sm12x(case) and case.quantization == "nvfp4" and case.spec.is_moe,
         flags=("--moe-backend", "marlin"),
     ),

@@ -40,11 +40,11 @@ SMALL_CARD_GIB = 70
 def utilizations(engine: EngineName, version: str | None = None) -> tuple[float, ...]:
     """Return shares of memory in the order in which they are tried: the engine's default first.
 
-    vLLM's default is 0.92 since 0.22, and was 0.90. SGLang's share covers weights and KV only,
-    and 0.95 runs out of memory.
+    vLLM's default is 0.92 since 0.20 (config/cache.py), and was 0.90. SGLang's share covers
+    weights and KV only, and 0.95 runs out of memory.
     """
     own = version_of(version)
-    if engine == "vllm" and own is not None and own < (0, 22):
+    if engine == "vllm" and own is not None and own < (0, 20):
         return _OLD_VLLM_UTILIZATION
     return _UTILIZATION[engine]
 

@@ -1,4 +1,4 @@
-"""vLLM's command line (flags checked against 0.32's engine/arg_utils.py)."""
+"""vLLM's command line (`make contract` sends it through the parsers of several versions)."""
 
 import json
 
@@ -38,7 +38,11 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
 
 
 def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
-    """Pin the rope: `--rope-scaling` until vLLM 0.11.0, rope_parameters since."""
+    """Pin the rope: `--rope-scaling` until vLLM 0.11.0, rope_parameters since.
+
+    Its limit is factor · original up to 0.29, and max_position_embeddings from 0.30
+    (vllm/config/model.py, _get_and_verify_max_len): both are set to the same.
+    """
     rope = case.spec.rope
     if rope.max_scaled_positions is None:
         return [], []
@@ -47,8 +51,9 @@ def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
         "factor": rope.factor,
         "original_max_position_embeddings": rope.original_max_position_embeddings,
     }
+    length = {"max_position_embeddings": rope.max_scaled_positions}
     if case.is_at_least("0.11.1") is False:
         argv = ["--rope-scaling", json.dumps(values), "--rope-theta", f"{rope.rope_theta:.12g}"]
         return argv, [("--rope-scaling", "why_rope_old")]
-    overrides = {"rope_parameters": {**values, "rope_theta": rope.rope_theta}}
+    overrides = {"rope_parameters": {**values, "rope_theta": rope.rope_theta}, **length}
     return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope")]
