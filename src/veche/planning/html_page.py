@@ -28,7 +28,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto
 table { border-collapse: collapse; margin: 1rem 0; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid
   var(--line); }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em; }
 pre { overflow-x: auto; border: 1px solid var(--line); padding: 1rem; }
 svg { width: 100%; height: auto; }
@@ -78,17 +78,24 @@ def _fields(plan: BuildPlan, language: Language) -> str:
         (
             f"<code>{escape(row.name)}</code><br>{escape(row.values)}",
             f'<span class="effect">{escape(row.effect_text)}</span>',
-            f'{escape(row.reason)}<br><span class="wish">{escape(row.wish)}</span>',
-            '<span class="small">'
-            + ("<br>".join(map(escape, row.read_by)) or escape(phrase("nobody", language)))
-            + "</span>",
+            f'{escape(row.reason)}<br><span class="wish">{escape(row.wish)}</span>'
+            + _readers(row.read_by, language),
         )
         for row in field_rows(plan, language)
     ]
-    keys = ("col_field", "col_class", "col_reason", "read_by")
+    keys = ("col_field", "col_class", "col_reason")
     table = _table([phrase(key, language) for key in keys], rows)
     quiet = phrase("unchanged_rest", language, fields=", ".join(quiet_fields(plan)))
     return f"{table}<p>{escape(quiet)}</p>"
+
+
+def _readers(read_by: Sequence[str], language: Language) -> str:
+    """Return the lines that read a field, folded away; or that there are none."""
+    if not read_by:
+        return f'<div class="small">{escape(phrase("read_by_nobody", language))}</div>'
+    lines = "<br>".join(map(escape, read_by))
+    title = escape(phrase("read_by", language))
+    return f'<details class="small"><summary>{title}</summary>{lines}</details>'
 
 
 def _costs(plan: BuildPlan, language: Language) -> list[str]:
@@ -153,5 +160,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, is_numeric: bo
         + "</tr>"
         for row in rows
     ]
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
+    titles = "".join(
+        f"<th{style if index else ''}>{escape(title)}</th>" for index, title in enumerate(head)
+    )
     return f"<table><tr>{titles}</tr>{''.join(lines)}</table>"

@@ -184,6 +184,10 @@ PHRASES: dict[str, Phrase] = {
         "FP8 по 128: {fp8_before} → {fp8_after}",
     },
     "read_by": {"en": "read by", "ru": "кто читает"},
+    "read_by_nobody": {
+        "en": "nobody was found to read it",
+        "ru": "никого, кто его читает, не нашли",
+    },
     "nobody": {"en": "nobody was found to", "ru": "никого не нашли"},
     "col_recipe": {"en": "recipe", "ru": "рецепт"},
     "col_base": {"en": "base", "ru": "исходная модель"},
