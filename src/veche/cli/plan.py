@@ -160,9 +160,11 @@ def plan_report(made: "BuildPlan") -> dict[str, Any]:
 
 
 def _written(made: "BuildPlan", out: Path | None, language: "Language") -> list[Path]:
+    if out is None:
+        return []
     from veche.planning.plan_files import write_plan
 
-    return [] if out is None else write_plan(made, out, language)
+    return write_plan(made, out, language)
 
 
 def _compare(

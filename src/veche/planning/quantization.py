@@ -62,7 +62,7 @@ def weights_by_kind(spec: ModelSpec, name: str) -> dict[Kind, int]:
     """Return the bytes of `spec`'s weights in quantisation `name`, by kind of tensor."""
     chosen = quantization(name)
     totals: dict[Kind, int] = {}
-    for matrix in matrices_of(spec):
+    for matrix in _matrices(spec):
         totals[matrix.kind] = totals.get(matrix.kind, 0) + chosen.matrix_bytes(matrix, spec)
     return totals
 
@@ -70,6 +70,11 @@ def weights_by_kind(spec: ModelSpec, name: str) -> dict[Kind, int]:
 def weight_bytes(spec: ModelSpec, name: str) -> int:
     """Return the bytes of all of `spec`'s weights in quantisation `name`."""
     return sum(weights_by_kind(spec, name).values())
+
+
+@lru_cache(maxsize=8)
+def _matrices(spec: ModelSpec) -> tuple[Matrix, ...]:
+    return tuple(matrices_of(spec))
 
 
 def _normal(name: str) -> str:

@@ -35,7 +35,7 @@ def require_same_base(plan: BuildPlan, checkpoint: Checkpoint) -> None:
             raise RecipeError(
                 f"plan {plan.recipe!r} is for a base with {name} {planned!r}, but "
                 f"{checkpoint.folder} has {found!r}",
-                hint=f"plan for it: veche plan {plan.recipe} --base {checkpoint.folder}",
+                hint=f"plan for it: veche plan RECIPE --base {checkpoint.folder} --out plan.json",
             )
 
 
