@@ -35,6 +35,8 @@ CASES = {
     "cards that cannot share the key/value heads": recipe_of("mixtral-8x7b", tensor_parallel=32,
         num_attention_heads=48, num_key_value_heads=12),
     "cards that do not divide an expert": recipe_of(moe_intermediate_size=778, tensor_parallel=4),
+    "a scaling that reaches less than none": recipe_of("qwen3-30b-a3b-2507", rope_scaling=YARN,
+        max_position_embeddings=131_072),
     "a token outside the vocabulary": recipe_of(eos_token_id=200_000),
     "tokens outside the vocabulary": recipe_of(eos_token_id=200_000, bos_token_id=151_936),
 }  # fmt: skip
@@ -62,6 +64,12 @@ def test_extend_raises_a_length_that_the_recipe_left_alone():
     plan = make_plan(recipe_of(rope_scaling=YARN, rope_length="extend"))
     assert plan.target_spec.max_position_embeddings == 131072
     assert not plan.conflicts
+
+
+def test_the_stock_base_may_be_scaled_from_its_original_length():
+    """Qwen's own advice: 40,960 positions are 32,768 of context and 8,192 of answer."""
+    recipe = recipe_of(rope_scaling={**YARN, "factor": 2.0}, rope_length="extend")
+    assert make_plan(recipe).conflicts == ()
 
 
 @pytest.mark.parametrize(("q", "kv"), [(36, 6), (40, 6), (42, 4), (33, 4), (32, 5)])

@@ -1,9 +1,11 @@
 """Every field can be named, in either spelling, and is judged by what its family does with it."""
 
+import json
+
 import pytest
 
 from veche.checkpoint.config import spec_of
-from veche.core.errors import RecipeError
+from veche.core.errors import RecipeError, UnsupportedError
 from veche.planning.bases import load_base
 from veche.planning.field_facts import fact_of
 from veche.planning.planner import make_plan
@@ -118,3 +120,42 @@ def test_a_rope_scaling_that_says_something_wins_as_in_transformers_5():
     loaded = AutoConfig.for_model(**config).rope_parameters
     rope = spec_of(config).rope
     assert (rope.rope_theta, rope.factor) == (loaded["rope_theta"], loaded["factor"])
+
+
+def test_the_oldest_spelling_of_a_scaling_is_written_as_the_newest(tmp_path):
+    config = load_base("qwen3-30b-a3b")
+    config["rope_scaling"] = {**SCALING, "type": SCALING["rope_type"]}
+    del config["rope_scaling"]["rope_type"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = plan_of(str(tmp_path), rope_theta=5e6).target_config
+    assert made["rope_scaling"] == SCALING
+    assert made["rope_parameters"] == {**SCALING, "rope_theta": 5e6}
+
+
+def test_a_quantised_base_is_refused_before_anything_is_written(tmp_path):
+    config = {**load_base("qwen3-30b-a3b"), "quantization_config": {"quant_method": "fp8"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match=r"quantised \(fp8\)"):
+        plan_of(str(tmp_path), num_experts_per_tok=4)
+
+
+@pytest.mark.parametrize(("model_type", "advice"), [("llama", "carve it first"), ("qwen3", "plan")])
+def test_a_dense_base_is_advised_what_works_for_it(tmp_path, model_type, advice):
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = {"model_type": model_type, **shape, "vocab_size": 100, "intermediate_size": 80}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError) as caught:
+        plan_of(str(tmp_path))
+    assert caught.value.hint.startswith(advice)
+
+
+def test_a_field_can_be_taken_out_of_a_recipe():
+    from veche.planning.recipe import load_recipe, with_choices
+
+    agi = load_recipe("agi")
+    choices = {"unset": ["intermediate_size", "head_dim"], "rope_length": "extend"}
+    less = with_choices(agi, choices)
+    assert set(agi.fields) - set(less.fields) == {"intermediate_size", "head_dim"}
+    assert make_plan(less).target_spec.intermediate_size == 6144
+    with pytest.raises(RecipeError, match="no field 'clip_qkv'"):
+        with_choices(agi, {"unset": ["clip_qkv"]})

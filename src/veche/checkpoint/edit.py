@@ -76,6 +76,9 @@ def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
         old = config.get("rope_scaling") or parameters
         scaling = {key: value for key, value in old.items() if key != "rope_theta"}
         scaling = scaling if scaling.get("rope_type", scaling.get("type")) != "default" else None
+    if scaling and "type" in scaling:  # transformers before 4.43 spelt it so
+        rest = {key: value for key, value in scaling.items() if key != "type"}
+        scaling = {"rope_type": scaling["type"], **rest}
     config["rope_theta"] = theta
     config["rope_scaling"] = scaling or None
     config["rope_parameters"] = {"rope_theta": theta, "rope_type": "default", **(scaling or {})}

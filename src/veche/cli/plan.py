@@ -19,6 +19,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a field: name=value or name=x1.5. Repeatable."),
 ]
+UnsetOption = Annotated[
+    list[str] | None,
+    typer.Option("--unset", help="Take a field out of the recipe. Repeatable."),
+]
 RopeLengthOption = Annotated[
     str | None,
     typer.Option(help="Where rope and length disagree: extend, keep-length or as-written."),
@@ -46,6 +50,7 @@ def plan(
     ],
     base: BaseOption = None,
     set_fields: SetOption = None,
+    unset: UnsetOption = None,
     rope_length: RopeLengthOption = None,
     allow_lossy: LossyOption = None,
     mode: ModeOption = None,
@@ -67,6 +72,7 @@ def plan(
     choices: dict[str, Any] = {
         "base": base,
         "set_fields": set_fields,
+        "unset": unset,
         "rope_length": rope_length,
         "allow_lossy": allow_lossy,
         "mode": mode,

@@ -35,7 +35,7 @@ def resolve_rope_length(recipe: Recipe, values: dict[str, Any]) -> dict[str, Any
 def find_conflicts(
     recipe: Recipe,
     changes: tuple[FieldChange, ...],
-    target: ModelSpec,
+    specs: tuple[ModelSpec, ModelSpec],
     configs: tuple[Mapping[str, Any], Mapping[str, Any]],
     language: Language,
 ) -> tuple[Conflict, ...]:
@@ -44,13 +44,14 @@ def find_conflicts(
     Args:
         recipe: what was asked.
         changes: every field, judged.
-        target: the model that would be made.
+        specs: the base, and the model that would be made.
         configs: the config.json of the base and of the target.
         language: of the explanations.
     """
     by_name = {change.name: change for change in changes if change.is_applied}
+    base, target = specs
     found = (
-        _rope_length(recipe, by_name, language),
+        _rope_length(recipe, by_name, language) or _shorter_reach(recipe, base, target, language),
         *_token_ids(*configs, language),
         _tensor_parallel(recipe, target, language),
         _consent(recipe, by_name, language),
@@ -85,6 +86,36 @@ def _rope_length(
         resolutions=tuple(
             Resolution(flag=f"--rope-length {name}", description=text) for name, text in ways
         ),
+    )
+
+
+def _shorter_reach(
+    recipe: Recipe, base: ModelSpec, target: ModelSpec, language: Language
+) -> Conflict | None:
+    """Find a scaling that reaches less than the base reads without it."""
+    reach = target.rope.max_scaled_positions
+    is_new = base.rope.max_scaled_positions is None
+    if reach is None or not is_new or recipe.rope_length == "as-written":
+        return None
+    native = base.max_position_embeddings
+    if reach >= native:
+        return None
+    factor, original = target.rope.factor, target.rope.original_max_position_embeddings
+    ways = (
+        ("--set rope_scaling=null", phrase("resolve_no_rope", language)),
+        ("--rope-length as-written", phrase("resolve_shorter", language, reach=reach)),
+    )
+    return Conflict(
+        fields=("rope_scaling",),
+        reason=phrase(
+            "native_conflict",
+            language,
+            factor=factor,
+            original=original,
+            reach=reach,
+            native=native,
+        ),
+        resolutions=tuple(Resolution(flag=flag, description=text) for flag, text in ways),
     )
 
 
@@ -164,6 +195,7 @@ def _consent(
     return Conflict(
         fields=lossy,
         reason=phrase("lossy_conflict", language, fields=", ".join(lossy)),
+        field_reason=phrase("lossy_field", language),
         resolutions=(
             Resolution(flag="--allow-lossy", description=phrase("resolve_lossy", language)),
         ),

@@ -91,6 +91,21 @@ PHRASES: dict[str, Phrase] = {
         "engine reads it",
         "ru": "записать оба как есть; предел тогда {reach} или {length}, смотря по движку",
     },
+    "native_conflict": {
+        "en": "rope factor {factor:g} × {original} reaches {reach}, and the base reads {native} "
+        "without any scaling: every position would shift, to reach less",
+        "ru": "множитель rope {factor:g} × {original} достигает {reach}, а исходная модель без "
+        "растяжения читает {native}: сдвинутся все позиции, а достанет она ближе",
+    },
+    "resolve_no_rope": {"en": "no scaling, as in the base", "ru": "без растяжения, как в исходной"},
+    "resolve_shorter": {
+        "en": "as written; {reach} is enough",
+        "ru": "как написано; {reach} довольно",
+    },
+    "lossy_field": {
+        "en": "changes answers, and the recipe does not agree to that",
+        "ru": "меняет ответы, а согласия на это в рецепте нет",
+    },
     "vocab_conflict": {
         "en": "{field} {token} is outside the vocabulary: vocab_size {size} has tokens 0 to {last}",
         "ru": "{field} {token} вне словаря: в vocab_size {size} токены от 0 до {last}",

@@ -78,11 +78,19 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conflict:
-    """Fields that contradict each other, and the ways out."""
+    """Fields that contradict each other, and the ways out.
+
+    Attributes:
+        fields: in question.
+        reason: what contradicts what.
+        resolutions: each a way out.
+        field_reason: what a field's own line says of it; empty for `reason`.
+    """
 
     fields: tuple[str, ...]
     reason: str
     resolutions: tuple[Resolution, ...]
+    field_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,4 +221,5 @@ def _conflict_from(item: dict[str, Any]) -> Conflict:
         fields=tuple(item["fields"]),
         reason=item["reason"],
         resolutions=tuple(Resolution(**resolution) for resolution in item["resolutions"]),
+        field_reason=item.get("field_reason", ""),
     )

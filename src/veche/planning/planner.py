@@ -32,11 +32,7 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     """
     base_config = load_base(recipe.base)
     base = spec_of(base_config, where=recipe.base)
-    if not base.is_moe:
-        raise UnsupportedError(
-            f"{recipe.base} is a dense {base.model_type} model: it has no experts to plan",
-            hint=f"carve it first: veche carve {recipe.base} --out carved",
-        )
+    require_plannable(base_config, base, recipe.base)
     recipe = _in_terms_of(base, recipe)
     wanted = _wanted_values(recipe, base, base_config)
     names = (*FIELDS, *(name for name in wanted if name not in FIELDS))
@@ -49,14 +45,18 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     )
     _require_feasible_heads(base, {c.name: c.target if c.is_applied else c.base for c in changes})
     target = spec_of(target_config, where=f"target of recipe {recipe.name!r}")
-    conflicts = find_conflicts(recipe, changes, target, (base_config, target_config), language)
+    conflicts = find_conflicts(
+        recipe, changes, (base, target), (base_config, target_config), language
+    )
     return BuildPlan(
         recipe=recipe.name,
         base=recipe.base,
         mode=recipe.mode,
         seed=recipe.seed,
         allow_lossy=recipe.allow_lossy,
-        fields=_mark_conflicts(changes, {f: c.reason for c in conflicts for f in c.fields}),
+        fields=_mark_conflicts(
+            changes, {f: c.field_reason or c.reason for c in conflicts for f in c.fields}
+        ),
         conflicts=conflicts,
         operations=_operations(base, target),
         before=costs_of(base),
@@ -64,6 +64,28 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
         base_config=base_config,
         target_config=target_config,
     )
+
+
+def require_plannable(config: Mapping[str, Any], spec: ModelSpec, name: str) -> None:
+    """Refuse a base that nothing can be built from.
+
+    Raises:
+        UnsupportedError: it has no experts, or its weights are quantised.
+    """
+    if not spec.is_moe:
+        can_be_carved = spec.model_type == "llama"
+        raise UnsupportedError(
+            f"{name} is a dense {spec.model_type} model: it has no experts to plan",
+            hint=f"carve it first: veche carve {name} --out carved"
+            if can_be_carved
+            else "plan a mixture of experts, or carve a dense llama model: veche carve --help",
+        )
+    if config.get("quantization_config"):
+        method = dict(config["quantization_config"]).get("quant_method", "unknown")
+        raise UnsupportedError(
+            f"{name} is quantised ({method}): growth needs the weights in bf16, fp16 or fp32",
+            hint="take the checkpoint that it was made from; quantise the grown model afterwards",
+        )
 
 
 def _in_terms_of(base: ModelSpec, recipe: Recipe) -> Recipe:

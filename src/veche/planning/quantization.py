@@ -153,14 +153,14 @@ _SERVED = (
         name="fp8-block",
         matrix_bytes=_only(_LINEAR, _fp8_block),
         compute_dtype="fp8",
-        aliases=("fp8", "fp8_block", "float8"),
+        aliases=("fp8", "fp8_block", "fp8_per_block", "float8"),
         source="Qwen's FP8 checkpoints, weight_block_size [128, 128]; vLLM quantization/fp8.py",
     ),
     Quantization(
         name="fp8-tensor",
         matrix_bytes=_only(_LINEAR, _fp8_tensor),
         compute_dtype="fp8",
-        aliases=("fp8-runtime", "fp8-dynamic"),
+        aliases=("fp8-runtime", "fp8-dynamic", "fp8_per_tensor"),
         source="vLLM --quantization fp8 on a bf16 checkpoint; layers/quantization/fp8.py",
     ),
     Quantization(

@@ -119,18 +119,26 @@ def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
 
     Args:
         recipe: as loaded.
-        choices: any of base, mode, seed, allow_lossy, rope_length, tensor_parallel, and fields
-            as a list of "name=value"; None leaves what the recipe says.
+        choices: any of base, mode, seed, allow_lossy, rope_length, tensor_parallel, fields
+            as a list of "name=value", and unset as a list of names; None leaves what the
+            recipe says.
 
     Raises:
         RecipeError: a field is unknown, or a choice is not one of those that there are.
     """
     given = {name: value for name, value in choices.items() if value is not None}
     wishes = dict(_parse_assignment(text) for text in given.pop("fields", ()))
+    dropped = set(given.pop("unset", ()))
+    if absent := dropped - set(recipe.fields):
+        raise RecipeError(
+            f"--unset: the recipe has no field {min(absent)!r}",
+            hint=f"it has: {', '.join(recipe.fields)}",
+        )
     _refuse_unknown_fields(wishes, "--set")
     try:
         wishes = _in_one_spelling(wishes)
-        merged = {**recipe.model_dump(), **given, "fields": {**recipe.fields, **wishes}}
+        kept = {name: wish for name, wish in recipe.fields.items() if name not in dropped}
+        merged = {**recipe.model_dump(), **given, "fields": {**kept, **wishes}}
         return Recipe.model_validate(merged)
     except ValidationError as error:
         flag = _FLAGS.get(str(error.errors()[0]["loc"][0]), "")

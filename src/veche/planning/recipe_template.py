@@ -7,12 +7,12 @@ import yaml
 
 from veche.checkpoint.config import spec_of
 from veche.checkpoint.edit import key_of
-from veche.core.errors import UnsupportedError
 from veche.core.language import Language
 from veche.planning.bases import load_base
 from veche.planning.field_facts import fact_of
 from veche.planning.fields import FIELDS, value_of
 from veche.planning.phrases import phrase
+from veche.planning.planner import require_plannable
 
 _WIDTH = 100
 
@@ -22,15 +22,11 @@ def recipe_template(name: str, base: str, language: Language) -> str:
 
     Raises:
         ConfigError: the base cannot be read.
-        UnsupportedError: it has no experts.
+        UnsupportedError: it has no experts, or is quantised.
     """
     config = load_base(base)
     spec = spec_of(config, where=base)
-    if not spec.is_moe:
-        raise UnsupportedError(
-            f"{base} is a dense {spec.model_type} model: it has no experts to plan",
-            hint=f"carve it first: veche carve {base} --out carved",
-        )
+    require_plannable(config, spec, base)
     head = {"name": name, "base": base, "mode": "zero", "allow_lossy": False}
     lines = [
         yaml.safe_dump(head, sort_keys=False, allow_unicode=True).rstrip(),
