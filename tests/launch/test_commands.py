@@ -29,6 +29,7 @@ def test_vllm_gets_the_rope_in_the_spelling_of_its_version():
     }  # fmt: skip
     old = json.loads(value(one(version="0.10.2"), "--hf-overrides"))
     assert "rope_scaling" in old
+    assert old["max_position_embeddings"] == 196_608  # vLLM's limit from 0.30
     assert "--rope-scaling" not in one().command
     assert "--hf-overrides" not in one(STOCK).command
 
@@ -45,6 +46,7 @@ def test_deep_gemm_is_off_where_it_breaks(version, is_set):
 def test_nvfp4_experts_on_this_card_go_through_marlin():
     assert value(one(quantization="nvfp4"), "--moe-backend") == "marlin"
     assert "--moe-backend" not in one(quantization="nvfp4", gpu="b200").command
+    assert "--moe-backend" not in one(quantization="nvfp4", version="0.16.0").command
 
 
 def test_every_flag_that_is_explained_is_there():

@@ -13,8 +13,8 @@ PHRASES: dict[str, Phrase] = {
         "версии 0.19 и 0,92 с 0.20",
     },
     "why_length": {
-        "en": "the longest sequence; where rope is scaled, vLLM's limit is factor × original length "
-        "up to 0.29 and max_position_embeddings from 0.30",
+        "en": "the longest sequence; where rope is scaled, vLLM's limit is factor × original "
+        "length up to 0.29 and max_position_embeddings from 0.30",
         "ru": "самая длинная последовательность; при растянутом rope предел vLLM — множитель × "
         "исходная длина до 0.29 и max_position_embeddings с 0.30",
     },
