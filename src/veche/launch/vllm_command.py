@@ -59,7 +59,8 @@ def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
         "factor": rope.factor,
         "original_max_position_embeddings": rope.original_max_position_embeddings,
     }
-    length = {"max_position_embeddings": rope.max_scaled_positions}
+    is_yarn = rope.rope_type == "yarn"  # other types are multiplied by their factor
+    length = {"max_position_embeddings": rope.max_scaled_positions} if is_yarn else {}
     if case.is_at_least("0.11.1") is False:
         overrides = {"rope_scaling": values, "rope_theta": rope.rope_theta, **length}
         return ["--hf-overrides", json.dumps(overrides)], [("--hf-overrides", "why_rope_old")]
