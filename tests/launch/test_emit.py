@@ -23,6 +23,7 @@ from veche.launch.systemd_unit import systemd_unit
 
 ENGINES = ["vllm", "sglang", "llama.cpp", "transformers"]
 COMPOSE_SCHEMA = json.loads((Path(__file__).parent / "data/compose-spec.json").read_text())
+FEATURES = {"vllm": ("routing", "lora"), "sglang": ("routing", "lora")}
 NASTY = 'owner/it\'s a "model" $HOME `id` %i $(id) \\ #'
 
 
@@ -162,12 +163,39 @@ def test_files_are_written_once_and_never_over_others(engine, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+@pytest.mark.parametrize(
+    ("engine", "machines"), [*((engine, 1) for engine in ENGINES), ("vllm", 2)], ids=str
+)
+def test_shellcheck_finds_nothing(engine, machines):
+    asked = {
+        "engines": [engine],
+        "num_gpus": 2,
+        "num_nodes": machines,
+        "features": FEATURES.get(engine, ()),
+    }
+    plain, nasty = (
+        files_for(recommended(profiles_for(WANTED, gpu="b200", model_path=name, **asked)))
+        for name in ("./out", NASTY)
+    )
+    scripts = [name for name in plain if name.endswith(".sh")]
+    assert len(scripts) == machines  # with Ray: for the first machine, and for the others
+    for name in scripts:
+        subprocess.run(["shellcheck", "-"], input=plain[name], text=True, check=True)
+        command = ["shellcheck", "--severity=warning", "-"]  # its info: "$ in single quotes"
+        subprocess.run(command, input=nasty[name], text=True, check=True)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
 @pytest.mark.parametrize("engine", ENGINES)
-def test_shellcheck_finds_nothing(engine):
-    plain, nasty = (shell_script(profile_for(engine, name)) for name in ("./out", NASTY))
-    subprocess.run(["shellcheck", "-"], input=plain, text=True, check=True)
-    command = ["shellcheck", "--severity=warning", "-"]  # its info: "$ in single quotes"
-    subprocess.run(command, input=nasty, text=True, check=True)
+@pytest.mark.parametrize("model", ["./out", NASTY])
+def test_systemd_finds_nothing(engine, model, tmp_path):
+    unit = tmp_path / "model.service"
+    unit.write_text(systemd_unit(profile_for(engine, model)))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", "--generators=no", unit],
+        text=True, capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert not [line for line in done.stderr.splitlines() if unit.name in line]
 
 
 def test_a_line_break_in_a_note_cannot_become_a_command():

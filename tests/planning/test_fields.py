@@ -113,7 +113,7 @@ def test_a_rope_scaling_that_says_something_wins_as_in_transformers_5():
 
     config = {
         **load_base("qwen3-30b-a3b"),
-        "rope_scaling": SCALING,
+        "rope_scaling": dict(SCALING),
         "rope_theta": 7e6,
         "rope_parameters": {"rope_type": "default", "rope_theta": 3e6},
     }

@@ -51,7 +51,8 @@ def _rope(case: Case) -> tuple[list[str], list[tuple[str, str]]]:
         "factor": rope.factor,
         "original_max_position_embeddings": rope.original_max_position_embeddings,
     }
-    length = {"max_position_embeddings": rope.max_scaled_positions}
+    is_yarn = rope.rope_type == "yarn"  # other types are multiplied by their factor
+    length = {"max_position_embeddings": rope.max_scaled_positions} if is_yarn else {}
     if case.is_at_least("0.11.1") is False:
         argv = ["--rope-scaling", json.dumps(values), "--rope-theta", f"{rope.rope_theta:.12g}"]
         return argv, [("--rope-scaling", "why_rope_old")]

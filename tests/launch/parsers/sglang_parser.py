@@ -18,9 +18,13 @@ ServerArgs.add_cli_args(PARSER)
 def main():
     options = {flag: action for action in PARSER._actions for flag in action.option_strings}
     choices = {f: [str(c) for c in a.choices] for f, a in options.items() if a.choices}
-    print("ANSWER", json.dumps({"flags": sorted(options), "choices": choices}))
+    say({"flags": sorted(options), "choices": choices})
     for line in sys.stdin:
-        print("ANSWER", json.dumps(answer(json.loads(line)["words"])))
+        say(answer(json.loads(line)["words"]))
+
+
+def say(values):
+    sys.stdout.write(f"ANSWER {json.dumps(values)}\n")
 
 
 def answer(words):

@@ -22,8 +22,8 @@ try:
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 except ImportError:
     from vllm.utils import FlexibleArgumentParser
-from vllm.engine.arg_utils import AsyncEngineArgs
-from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS
+from vllm.engine.arg_utils import AsyncEngineArgs  # noqa: E402
+from vllm.model_executor.layers.quantization import QUANTIZATION_METHODS  # noqa: E402
 
 PARSER = make_arg_parser(FlexibleArgumentParser())
 
@@ -32,9 +32,13 @@ def main():
     options = {flag: action for action in PARSER._actions for flag in action.option_strings}
     choices = {f: [str(c) for c in a.choices] for f, a in options.items() if a.choices}
     choices["--quantization"] = list(QUANTIZATION_METHODS)
-    print("ANSWER", json.dumps({"flags": sorted(options), "choices": choices}))
+    say({"flags": sorted(options), "choices": choices})
     for line in sys.stdin:
-        print("ANSWER", json.dumps(answer(**json.loads(line))))
+        say(answer(**json.loads(line)))
+
+
+def say(values):
+    sys.stdout.write(f"ANSWER {json.dumps(values)}\n")
 
 
 def answer(words, folder=None):
