@@ -44,6 +44,7 @@ FRAMEWORK_FILES = {
 }
 """Files that import torch, transformers or peft when they are imported. Kept exact."""
 PHRASE_FILES = {
+    "core/units.py",
     "cli/phrases.py",
     "council/prompts.py",
     "council/readout.py",
@@ -299,6 +300,8 @@ DATA = (
     "demo/report.html.j2",
     "launch/gpus.json",
     "planning/bases/qwen3-30b-a3b-16-experts-128k.json",
+    "planning/field_facts.json",
+    "planning/recipes/agi-fits.yaml",
     "planning/bases/smollm2-135m-carved.json",
     "planning/recipes/agi.yaml",
     "planning/recipes/demo.yaml",

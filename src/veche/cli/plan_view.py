@@ -78,7 +78,9 @@ def show_difference(difference: "PlanDifference", language: "Language") -> None:
         table.add_section()
     for name, pair in difference.costs.items():
         shown = format_bytes if "bytes" in name else format_count
-        table.add_row(phrase(f"cost_{name}", language, context=4096), *(shown(v) for v in pair))
+        table.add_row(
+            phrase(f"cost_{name}", language, context=4096), *(shown(v, language) for v in pair)
+        )
     stdout.print(table)
     if not difference.fields:
         stdout.print(phrase("diff_same", language), markup=False)

@@ -116,8 +116,8 @@ def _kv_heads(case: Case) -> Verdict:
     reason = case.say(
         "kv_heads",
         ratio=case.after / case.before,
-        kv_before=format_bytes(kv_before),
-        kv_after=format_bytes(kv_after),
+        kv_before=format_bytes(kv_before, case.language),
+        kv_after=format_bytes(kv_after, case.language),
         dtype="bfloat16",
     )
     return Verdict(effect=Effect.EXACT, reason=reason)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from html import escape
 from itertools import groupby
 
 from veche.core.language import Language
-from veche.core.units import format_bytes, format_count
+from veche.core.units import format_bytes, format_count, grouped
 from veche.planning.breakdown import SHOWN_KV_DTYPES, Breakdown, breakdown_of
 from veche.planning.charts import Bar, stacked_bars
 from veche.planning.markdown_page import cards_line
@@ -121,14 +122,19 @@ def _charts(plan: BuildPlan, language: Language) -> list[str]:
         Bar(label=phrase(f"cost_{when}", language), parts=side.parameters)
         for when, side in (("before", before), ("after", after))
     ]
-    tokens = f"{CHART_CONTEXT_TOKENS:,}"
+    tokens = grouped(CHART_CONTEXT_TOKENS, language)
     storage = phrase("chart_bytes", language, tokens=tokens)
     cache = {"kv": phrase("chart_cache", language)}
     return [
         f"<h2>{escape(parameters)}</h2>",
-        stacked_bars(parameters, bars, names, format_count),
+        stacked_bars(parameters, bars, names, partial(format_count, language=language)),
         f"<h2>{escape(storage)}</h2>",
-        stacked_bars(storage, _storage(before, after, language), {**names, **cache}, format_bytes),
+        stacked_bars(
+            storage,
+            _storage(before, after, language),
+            {**names, **cache},
+            partial(format_bytes, language=language),
+        ),
     ]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from veche.core.language import Language
-from veche.core.units import format_bytes, format_count
+from veche.core.units import format_bytes, format_count, grouped
 from veche.planning.breakdown import Breakdown, breakdown_of
 from veche.planning.phrases import phrase
 from veche.planning.plan import BuildPlan, FieldChange
@@ -13,7 +13,8 @@ from veche.planning.plan import BuildPlan, FieldChange
 SHOWN_QUANTIZATIONS = ("bf16", "fp8-block", "int8", "awq-int4", "nvfp4", "Q8_0", "Q4_K_M")
 """Of those in `Breakdown.weight_bytes`, the ones that tables for people have."""
 
-_COSTS: tuple[tuple[str, Callable[[float], str]], ...] = (
+_Show = Callable[[float, Language], str]
+_COSTS: tuple[tuple[str, _Show], ...] = (
     ("parameters", format_count),
     ("active_parameters", format_count),
     ("weight_bytes", format_bytes),
@@ -53,13 +54,15 @@ class CostRow:
     label: str
     before: float
     after: float
-    show: Callable[[float], str]
+    language: Language
+    show: _Show
 
     @property
     def cells(self) -> tuple[str, str, str]:
         """Label, before, and after with its ratio."""
         ratio = f" (x{self.after / self.before:.2f})" if self.before else ""
-        return self.label, self.show(self.before), self.show(self.after) + ratio
+        before, after = (self.show(value, self.language) for value in (self.before, self.after))
+        return self.label, before, after + ratio
 
 
 def field_rows(plan: BuildPlan, language: Language) -> list[FieldRow]:
@@ -80,6 +83,7 @@ def cost_rows(plan: BuildPlan, language: Language) -> list[CostRow]:
             label=phrase(f"cost_{name}", language, context=plan.before.flops_context_tokens),
             before=getattr(plan.before, name),
             after=getattr(plan.after, name),
+            language=language,
             show=show,
         )
         for name, show in _COSTS
@@ -98,8 +102,20 @@ def detail_rows(plan: BuildPlan, language: Language) -> list[CostRow]:
             format_bytes,
             language,
         ),
-        *_rows("kv_cache", _kv(before, after), _kv(after, before), format_bytes, language),
-        *_rows("flops", _flops(before, after), _flops(after, before), format_count, language),
+        *_rows(
+            "kv_cache",
+            _kv(before, after, language),
+            _kv(after, before, language),
+            format_bytes,
+            language,
+        ),
+        *_rows(
+            "flops",
+            _flops(before, after, language),
+            _flops(after, before, language),
+            format_count,
+            language,
+        ),
     ]
 
 
@@ -135,7 +151,7 @@ def _rows(
     group: str,
     before: dict[str, int],
     after: dict[str, int],
-    show: Callable[[float], str],
+    show: _Show,
     language: Language,
 ) -> list[CostRow]:
     """Return a row for each key of either side, in their order; names of groups are translated."""
@@ -146,24 +162,25 @@ def _rows(
             label=phrase(f"group_{name}", language) if group == "by_group" else name,
             before=before.get(name, 0),
             after=after.get(name, 0),
+            language=language,
             show=show,
         )
         for name in names
     ]
 
 
-def _kv(own: Breakdown, other: Breakdown) -> dict[str, int]:
+def _kv(own: Breakdown, other: Breakdown, language: Language) -> dict[str, int]:
     """Return the KV cache of whole sequences, at the lengths that both models have."""
     return {
-        f"{dtype}, {tokens:,}": own.kv_bytes_per_token[dtype] * tokens
+        f"{dtype}, {grouped(tokens, language)}": own.kv_bytes_per_token[dtype] * tokens
         for dtype in own.kv_bytes
         for tokens in sorted({*own.kv_bytes[dtype], *other.kv_bytes[dtype]})
         if tokens >= 131_072 or tokens == max(own.kv_bytes[dtype])
     }
 
 
-def _flops(own: Breakdown, other: Breakdown) -> dict[str, int]:
+def _flops(own: Breakdown, other: Breakdown, language: Language) -> dict[str, int]:
     return {
-        f"{tokens:,}": sum(own.flops_per_token[tokens].values())
+        grouped(tokens, language): sum(own.flops_per_token[tokens].values())
         for tokens in sorted({*own.flops_per_token} & {*other.flops_per_token})
     }
