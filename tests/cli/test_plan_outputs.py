@@ -1,6 +1,7 @@
 """What `veche plan` and `veche recipe` print and write."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -172,6 +173,77 @@ def test_wrong_words_get_one_error_with_advice(veche, words, tmp_path, monkeypat
     assert done.err.count("error:") == 1
     assert "try:" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+PLAN_FILE = "plan.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("recipe", None), ("recipe", []), ("base", 5), ("mode", "foo"), ("fields", [{"name": 1}]),
+        ("conflicts", "x"), ("before", {}), ("operations", [1]), ("seed", "a"), ("schema", 99),
+        ("target_config", {}), ("target_config", None), ("nonsense", 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("command", [("plan",), ("plan", "diff", "agi"), ("launch",)])
+def test_a_plan_that_was_damaged_is_refused(veche, tmp_path, command, key, value):
+    file = tmp_path / PLAN_FILE
+    assert veche("plan", "agi-fits", "--out", str(file)).code == 0
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, key: value}))
+    done = veche(*command, str(file), "--json")
+    assert done.code == 2
+    assert done.error["type"] == "RecipeError"
+
+
+def test_a_plan_whose_config_was_changed_alone_is_refused(veche, tmp_path):
+    file = tmp_path / PLAN_FILE
+    assert veche("plan", "agi-fits", "--out", str(file)).code == 0
+    content = json.loads(file.read_text())
+    content["target_config"]["moe_intermediate_size"] = 2048
+    file.write_text(json.dumps(content))
+    assert "does not agree with itself" in veche("plan", str(file), "--json").error["message"]
+
+
+HARD_RECIPES = {
+    "a key twice": b"{name: t, base: olmoe-1b-7b, base: mixtral-8x7b}",
+    "a field twice": b"{name: t, base: olmoe-1b-7b, fields: {num_experts: 64, num_experts: 64}}",
+    "half a surrogate pair": b'{name: "\\ud800", base: olmoe-1b-7b}',
+    "too long": b"# " + b"x" * 70_000 + b"\n{name: t, base: olmoe-1b-7b}",
+    "a pipe for a base": b"{name: t, base: PIPE}",
+    "UTF-16": "{name: t, base: olmoe-1b-7b}".encode("utf-16"),
+    "a huge number": b"{name: t, base: olmoe-1b-7b, fields: {rope_theta: " + b"9" * 5001 + b"}}",
+}
+
+
+@pytest.mark.parametrize("name", HARD_RECIPES)
+def test_hard_recipes_get_one_error_at_once(veche, tmp_path, name):
+    os.mkfifo(tmp_path / "pipe")
+    file = tmp_path / "r.yaml"
+    file.write_bytes(HARD_RECIPES[name].replace(b"PIPE", str(tmp_path / "pipe").encode()))
+    for words in (("plan",), ("recipe", "check"), ("launch",)):
+        done = veche(*words, str(file), "--json")
+        assert done.code == 2
+        assert done.error["message"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"num_hidden_layers": 2**31}, {"rope_theta": int("9" * 4000)}, {"hidden_act": "\ud800"}],
+    ids=["layers", "digits", "surrogate"],
+)
+def test_hard_configs_get_one_error_at_once(veche, tmp_path, change):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**load_base("olmoe-1b-7b"), **change}))
+    for words in (("plan", "demo", "--base"), ("launch",)):
+        assert veche(*words, str(file), "--json").code == 2
+
+
+def test_a_recipe_with_a_byte_order_mark_is_read(veche, tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("{name: t, base: olmoe-1b-7b}", encoding="utf-8-sig")
+    assert veche("plan", str(file), "--json").code == 0
 
 
 def test_diff_names_what_differs_and_only_that(veche):

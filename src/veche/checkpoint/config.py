@@ -11,6 +11,7 @@ from veche.core.errors import ConfigError, VecheError
 from veche.core.files import read_json_object
 
 _Count = Annotated[int, Field(gt=0, le=2**31, strict=True)]
+_MAX_LAYERS = 4096
 _DEFAULT_THETA = 10_000.0
 
 
@@ -32,7 +33,7 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     hidden_size: _Count
-    num_hidden_layers: _Count
+    num_hidden_layers: Annotated[int, Field(gt=0, le=_MAX_LAYERS, strict=True)]
     num_attention_heads: _Count
     vocab_size: _Count
     num_key_value_heads: _Count | None = None

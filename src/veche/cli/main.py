@@ -4,6 +4,7 @@ Command files import their libraries inside the function, so that `veche --help`
 """
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -66,6 +67,11 @@ for _command in _COMMANDS:
 
 def run() -> None:
     """Run the command line; exit with 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a terminal that cannot show a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()

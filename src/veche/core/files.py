@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,11 +59,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing, is not UTF-8 JSON, or holds something else.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path} cannot be read: it is not a file", hint="check the path")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text)
+        _require_encodable(text, value)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist", hint="check the path") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not valid JSON: {error}",
             hint="download or export the file again",
@@ -72,6 +77,16 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object")
     return value
+
+
+def _require_encodable(text: str, value: Any) -> None:
+    """Refuse halves of surrogate pairs, which JSON can write and no text can hold.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def read_text(path: Path) -> str:

@@ -1,15 +1,18 @@
 """The contract between deciding and doing: what each field becomes, and what that moves."""
 
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from veche.checkpoint.config import spec_of
 from veche.checkpoint.spec import ModelSpec
-from veche.core.errors import RecipeError, VecheError
+from veche.core.errors import ConfigError, RecipeError, VecheError
 from veche.core.files import read_json_object
-from veche.planning.accounting import Costs
+from veche.planning.accounting import Costs, costs_of
 
 SCHEMA = 1
 Mode = Literal["zero", "split"]
@@ -175,29 +178,43 @@ def plan_from_dict(value: dict[str, Any], *, where: str = "plan") -> BuildPlan:
             f"{where} is not a plan of this version of veche (schema {value.get('schema')!r})",
             hint="make it again with: veche plan RECIPE --out plan.json",
         )
-    try:
-        return BuildPlan(
-            **{key: item for key, item in value.items() if key not in _REBUILT},
-            fields=tuple(
-                FieldChange(
-                    **{
-                        **item,
-                        "effect": Effect(item["effect"]),
-                        "read_by": tuple(item.get("read_by", ())),
-                    }
-                )
-                for item in value["fields"]
-            ),
-            conflicts=tuple(_conflict_from(item) for item in value["conflicts"]),
-            operations=tuple(value["operations"]),
-            before=Costs(**value["before"]),
-            after=Costs(**value["after"]),
-        )
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    content = {key: item for key, item in value.items() if key not in ("schema", "accounting")}
+    known = {each.name for each in dataclass_fields(BuildPlan)}
+    if unknown := sorted(content.keys() - known):
         raise RecipeError(
-            f"{where} is damaged: {error}",
+            f"{where} is damaged: a plan has no key {unknown[0]!r}",
+            hint="make it again with: veche plan RECIPE --out plan.json",
+        )
+    try:
+        plan = TypeAdapter(BuildPlan).validate_python(content)
+        _require_consistent(plan, where)
+    except (ValidationError, ConfigError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        key = ".".join(str(part) for part in first["loc"]) + ": " if first else ""
+        raise RecipeError(
+            f"{where} is damaged: {key}{first['msg'].lower() if first else error}",
             hint="make it again with: veche plan RECIPE --out plan.json",
         ) from error
+    return plan
+
+
+def _require_consistent(plan: BuildPlan, where: str) -> None:
+    """Refuse a plan whose parts do not belong together: somebody changed it by hand.
+
+    Raises:
+        RecipeError: its costs, or the sizes in its fields, are not those of its two configs.
+    """
+    base, target = plan.base_spec, plan.target_spec
+    is_whole = costs_of(base) == plan.before and costs_of(target) == plan.after
+    for change in plan.fields:
+        if change.is_applied and isinstance(change.target, int) and hasattr(target, change.name):
+            is_whole = is_whole and getattr(target, change.name) == change.target
+    if not is_whole:
+        raise RecipeError(
+            f"{where} does not agree with itself: its fields, its costs and its target_config "
+            "were not made together",
+            hint="make it again with: veche plan RECIPE --out plan.json",
+        )
 
 
 def read_plan(path: Path) -> BuildPlan:
@@ -211,15 +228,3 @@ def read_plan(path: Path) -> BuildPlan:
     except VecheError as error:
         raise RecipeError(error.message, hint=error.hint) from error
     return plan_from_dict(value, where=str(path))
-
-
-_REBUILT = {"schema", "accounting", "fields", "conflicts", "operations", "before", "after"}
-
-
-def _conflict_from(item: dict[str, Any]) -> Conflict:
-    return Conflict(
-        fields=tuple(item["fields"]),
-        reason=item["reason"],
-        resolutions=tuple(Resolution(**resolution) for resolution in item["resolutions"]),
-        field_reason=item.get("field_reason", ""),
-    )

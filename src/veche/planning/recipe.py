@@ -9,7 +9,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from veche.core.errors import RecipeError
@@ -17,8 +16,8 @@ from veche.core.language import Language
 from veche.planning.field_facts import known_fields
 from veche.planning.fields import ALIASES, FIELDS, checked_key
 from veche.planning.plan import Mode
+from veche.planning.yaml_text import MAX_BYTES, read_yaml
 
-_MAX_NODES, _MAX_DEPTH = 10_000, 20
 RopeLength = Literal["extend", "keep-length", "as-written"]
 
 
@@ -163,7 +162,7 @@ def _parse_assignment(text: str) -> tuple[str, FieldWish]:
         raise RecipeError(
             f"--set {text!r} is not name=value", hint="e.g. --set num_experts_per_tok=8"
         )
-    return name.strip(), FieldWish(value=_read_yaml(value, f"--set {name.strip()[:60]}: the value"))
+    return name.strip(), FieldWish(value=read_yaml(value, f"--set {name.strip()[:60]}: the value"))
 
 
 def shipped_recipes() -> list[str]:
@@ -196,8 +195,13 @@ def recipe_text(name: str) -> str:
             f"there is no recipe {name!r}, neither shipped nor as a file",
             hint=(f"did you mean {near[0]!r}? " if near else "") + f"shipped: {', '.join(shipped)}",
         )
+    if path.stat().st_size > MAX_BYTES:
+        raise RecipeError(
+            f"{path} is too large for a recipe: {path.stat().st_size:,} bytes",
+            hint=f"a recipe has at most {MAX_BYTES:,}",
+        )
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path} cannot be read as text: {error}") from error
 
@@ -208,7 +212,7 @@ def parse_recipe(text: str, *, where: str) -> Recipe:
     Raises:
         RecipeError: what is wrong, with the nearest known key.
     """
-    value = _read_yaml(text, f"recipe {where}")
+    value = read_yaml(text, f"recipe {where}")
     if not isinstance(value, dict):
         raise RecipeError(
             f"recipe {where} is not a mapping of keys to values",
@@ -254,32 +258,6 @@ def _scaled(name: str, wanted: str, base: Any) -> Any:
             hint=f"give the value itself, e.g. {max(1, round(exact))}",
         )
     return _checked(name, int(exact), base)
-
-
-def _read_yaml(text: str, what: str) -> Any:
-    """Parse YAML, and refuse a value that no recipe needs: aliases can make a text explode.
-
-    Raises:
-        RecipeError: it is not YAML, or too large or too deep.
-    """
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"{what} is not valid YAML: {error}") from error
-    nodes, waiting = 0, [(value, 0)]
-    while waiting:
-        node, depth = waiting.pop()
-        nodes += 1
-        if nodes > _MAX_NODES or depth > _MAX_DEPTH:
-            raise RecipeError(
-                f"{what} is too large: over {_MAX_NODES:,} values, or {_MAX_DEPTH} deep",
-                hint="a recipe names fields and their values; aliases count as often as they stand",
-            )
-        if isinstance(node, dict):
-            waiting += [(item, depth + 1) for pair in node.items() for item in pair]
-        elif isinstance(node, list | tuple | set):
-            waiting += [(item, depth + 1) for item in node]
-    return value
 
 
 def _shipped() -> Traversable:
