@@ -102,6 +102,18 @@ class TestModel:
         assert error["type"] == "ConfigError"
         assert "nobody/no-such-model" in error["message"]
 
+    def test_a_folder_that_is_quantised_already_is_taken_as_it_is(self, veche, tmp_path):
+        fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+        config = {**profiles_config(), "quantization_config": fp8}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        found = profiles(veche, tmp_path)
+        assert {profile["quantization"] for profile in found} == {"fp8-block"}
+        assert not any("--quantization" in profile["command"] for profile in found)
+        assert found == profiles(veche, tmp_path, "--quant", "fp8")
+        error = refused(veche, "launch", tmp_path, "--quant", "bf16")
+        assert "fp8-block already" in error["message"]
+        assert "--quant" in error["hint"]
+
     def test_no_model_is_said(self, veche):
         assert "MODEL" in refused(veche, "launch")["message"]
 

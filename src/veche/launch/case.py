@@ -7,6 +7,7 @@ from veche.checkpoint.spec import ModelSpec
 from veche.launch.gpus import Gpu
 from veche.launch.layout import Layout
 from veche.launch.overhead import StepSize
+from veche.launch.stored_weights import StoredWeights
 
 EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
 Feature = Literal["routing", "lora"]
@@ -34,6 +35,7 @@ class Case:
         model_path: folder, GGUF file or hub id.
         engine_version: as in "0.28.0"; None where it is not known.
         features: what the server must offer beside text.
+        stored: what the checkpoint says of its weights; None where they are plain.
     """
 
     engine: EngineName
@@ -50,6 +52,7 @@ class Case:
     model_path: str = "MODEL"
     engine_version: str | None = None
     features: tuple[Feature, ...] = ()
+    stored: StoredWeights | None = None
 
     @property
     def version(self) -> tuple[int, ...] | None:

@@ -66,4 +66,5 @@ def facts_of(case: Case) -> dict[str, object]:
         "model": case.model_path,
         "last_node": case.num_nodes - 1,
         "quantization": case.quantization,
+        "stored": case.stored.told if case.stored else "",
     }

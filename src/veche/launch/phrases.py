@@ -96,6 +96,28 @@ PHRASES: dict[str, Phrase] = {
         "ru": "{model} — уже квантованная в {quantization} модель (llm-compressor, ModelOpt или от "
         "издателя): сама эта команда не квантует",
     },
+    "stored_known": {
+        "en": "the checkpoint's weights are {quantization} already (its config.json says "
+        "{stored}): the engine reads that itself, and no flag needs to say it",
+        "ru": "веса модели уже {quantization} (в её config.json: {stored}): движок прочтёт это "
+        "сам, флаг не нужен",
+    },
+    "stored_near": {
+        "en": "the checkpoint's weights are quantised already (its config.json says {stored}): the "
+        "engine reads that itself; they are counted as {quantization}, and scales, groups or "
+        "layers left out may make them a little larger or smaller",
+        "ru": "веса модели уже квантованы (в её config.json: {stored}): движок прочтёт это сам; "
+        "посчитаны как {quantization}, а из-за масштабов, групп и пропущенных слоёв могут быть "
+        "немного больше или меньше",
+    },
+    "stored_unknown": {
+        "en": "the checkpoint's weights are quantised (its config.json says {stored}), in a way "
+        "that veche cannot count: every number here is that of bf16, and MODEL is likely "
+        "smaller; --quant NAME counts it as what it resembles",
+        "ru": "веса модели квантованы (в её config.json: {stored}), но так veche считать не умеет: "
+        "все числа здесь — для bf16, а модель, вероятно, меньше; --quant ИМЯ посчитает её как "
+        "похожую",
+    },
     "gguf_file": {
         "en": "{model} must be a {quantization} GGUF file: convert_hf_to_gguf.py makes one in "
         "16 bits, llama-quantize the rest (both are llama.cpp's)",

@@ -105,6 +105,8 @@ def _notes_on_fit(case: Case, wish: Wish, fit: Fit, max_context_tokens: int) -> 
 def _choices(wish: Wish, engine: EngineName) -> Iterator[tuple[str, str]]:
     """Yield what can be tried with an engine; a KV type of the wrong engine is passed over."""
     weights = wish.quantizations or DEFAULT_QUANTIZATIONS[engine]
+    if wish.stored is not None and engine != "llama.cpp":
+        weights = (wish.stored.quantization,)
     caches = wish.kv_dtypes or KV_DTYPES[engine]
     known = KV_DTYPES[engine]
     for quantization in weights:
@@ -165,6 +167,7 @@ def _case(
         model_path=wish.model_path,
         engine_version=(wish.engine_versions or {}).get(engine),
         features=wish.features,
+        stored=wish.stored,
     )
     return with_sessions(case, wish.num_sessions)
 

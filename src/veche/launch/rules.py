@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from veche.launch.case import Case, EngineName, position_limit, version_of
 from veche.launch.loading import is_bf16_too_large, needs_quantized_checkpoint
+from veche.launch.stored_weights import Certainty
 from veche.planning.quantization import QUANTIZATIONS
 
 
@@ -63,7 +64,8 @@ def _has_untuned_experts(case: Case) -> bool:
 
 def _is_too_large_to_quantise(case: Case) -> bool:
     """Quantising while loading may hold the bf16 weights of a card first."""
-    return QUANTIZATIONS[case.quantization].compute_dtype == "fp8" and is_bf16_too_large(case)
+    is_fp8 = QUANTIZATIONS[case.quantization].compute_dtype == "fp8"
+    return is_fp8 and not case.stored and is_bf16_too_large(case)
 
 
 def _needs_checkpoint(case: Case) -> bool:
@@ -74,7 +76,16 @@ def _is_yarn(case: Case) -> bool:
     return case.spec.rope.max_scaled_positions is not None
 
 
+def _says(certainty: Certainty) -> Callable[[Case], bool]:
+    return lambda case: case.stored is not None and case.stored.certainty == certainty
+
+
 RULES: tuple[Rule, ...] = (
+    *(
+        Rule(name=f"stored_{certainty}", engine=engine, applies=_says(certainty))
+        for engine in ("vllm", "sglang", "transformers")
+        for certainty in ("known", "near", "unknown")
+    ),
     *(
         Rule(name="quantized_checkpoint", engine=engine, applies=_needs_checkpoint)
         for engine in ("vllm", "sglang")

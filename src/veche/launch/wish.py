@@ -11,6 +11,7 @@ from veche.launch.case import ENGINES, FEATURES, EngineName, Feature, version_of
 from veche.launch.gpus import Gpu, find_gpu
 from veche.launch.layout import Layout
 from veche.launch.memory import Span
+from veche.launch.stored_weights import StoredWeights
 from veche.planning.kv_cache import kv_dtype
 from veche.planning.quantization import quantization
 
@@ -35,6 +36,7 @@ class Wish:
         layout: how the cards share the model.
         engine_versions: installed version by engine.
         features: what the server must offer beside text: routing, lora.
+        stored: what the checkpoint says of its weights: then they are of that type only.
         notes: what the reader must know whichever profile it is.
         spans: what this machine's logs have left of the overhead's interval, by engine.
         language: of reasons and notes.
@@ -55,6 +57,7 @@ class Wish:
     layout: Layout | None = None
     engine_versions: Mapping[str, str] | None = None
     features: tuple[Feature, ...] = ()
+    stored: StoredWeights | None = None
     notes: tuple[str, ...] = ()
     spans: Mapping[str, Span] | None = None
     language: Language = "en"
