@@ -13,6 +13,8 @@ EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
 Feature = Literal["routing", "lora"]
 """The experts that each token went to, in the answer; adapters, loaded beside the model."""
 FEATURES: tuple[Feature, ...] = ("routing", "lora")
+PLACEHOLDER = "MODEL"
+"""Stands in commands for weights that are not there yet."""
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
 
 
@@ -49,7 +51,7 @@ class Case:
     step: StepSize
     sessions: int = 1
     num_nodes: int = 1
-    model_path: str = "MODEL"
+    model_path: str = PLACEHOLDER
     engine_version: str | None = None
     features: tuple[Feature, ...] = ()
     stored: StoredWeights | None = None

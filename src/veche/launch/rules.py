@@ -7,6 +7,7 @@ from veche.launch.case import Case, EngineName, position_limit, version_of
 from veche.launch.loading import is_bf16_too_large, needs_quantized_checkpoint
 from veche.launch.stored_weights import Certainty
 from veche.planning.quantization import QUANTIZATIONS
+from veche.planning.tensor_parallel import can_split_fp8_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,16 @@ def _is_too_large_to_quantise(case: Case) -> bool:
 
 def _needs_checkpoint(case: Case) -> bool:
     return needs_quantized_checkpoint(case) and not _is_too_large_to_quantise(case)
+
+
+def _must_keep_experts_whole(case: Case) -> bool:
+    is_split = can_split_fp8_blocks(case.spec, case.layout.tensor_parallel)
+    is_block = case.quantization == "fp8-block"
+    return case.layout.has_expert_parallel and is_block and not is_split
+
+
+def _keeps_experts_whole_by_wish(case: Case) -> bool:
+    return case.layout.has_expert_parallel and not _must_keep_experts_whole(case)
 
 
 def _is_yarn(case: Case) -> bool:
@@ -144,16 +155,16 @@ RULES: tuple[Rule, ...] = (
         )
         for engine in ("vllm", "sglang")
     ),
-    Rule(
-        name="expert_parallel",
-        engine="vllm",
-        applies=lambda case: case.layout.has_expert_parallel,
-        flags=("--enable-expert-parallel",),
-    ),
-    Rule(
-        name="expert_parallel",
-        engine="sglang",
-        applies=lambda case: case.layout.has_expert_parallel,
+    *(
+        rule
+        for name, applies in (
+            ("expert_parallel", _must_keep_experts_whole),
+            ("expert_parallel_asked", _keeps_experts_whole_by_wish),
+        )
+        for rule in (
+            Rule(name=name, engine="vllm", applies=applies, flags=("--enable-expert-parallel",)),
+            Rule(name=name, engine="sglang", applies=applies),
+        )
     ),
     Rule(
         name="sglang_nodes",
