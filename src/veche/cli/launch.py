@@ -177,7 +177,7 @@ def _answer(meant: Subject, wish: "Wish", out: Path | None, *, as_json: bool) ->
     if as_json:
         print_json(launch_report(meant.name, profiles, nearest, files))
         return
-    show_profiles(meant.name, profiles, wish.language)
+    show_profiles(meant.name, profiles, wish.language, share=wish.utilization)
     if chosen is None:
         show_refusal(profiles, wish.language)
         show_alternatives(nearest, wish.notes, wish.language)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from veche.core.language import Language
 from veche.launch.case import Case
 from veche.launch.phrases import phrase
-from veche.launch.rules import rules_for
+from veche.launch.rules import ABOUT_CHECKPOINT, rules_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,15 @@ def command_for(case: Case, *, port: int = 8000, language: Language = "en") -> C
         if not (rule.flags or rule.env):
             notes.append(text)
     return Command(argv=argv, env=tuple(env), notes=tuple(notes), comments=tuple(comments))
+
+
+def checkpoint_notes(case: Case, language: Language = "en") -> tuple[str, ...]:
+    """Return what the weights at the model's place must be."""
+    return tuple(
+        phrase(rule.name, language, **facts_of(case))
+        for rule in rules_for(case)
+        if rule.name in ABOUT_CHECKPOINT
+    )
 
 
 def facts_of(case: Case) -> dict[str, object]:

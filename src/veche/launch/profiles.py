@@ -61,10 +61,18 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
             f"--engine {', '.join(wish.engines)} does not run"
             + (f" --quant {', '.join(wish.quantizations)}" if wish.quantizations else "")
             + (f" --kv {', '.join(wish.kv_dtypes)}" if wish.kv_dtypes else ""),
-            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
-            "--engine all tries every engine",
+            hint=_what_runs(wish),
         )
     return mark_recommended(profiles, wish.language)
+
+
+def _what_runs(wish: Wish) -> str:
+    if wish.engines == ("transformers",):
+        return "transformers runs bf16 only; --engine all tries every engine"
+    return (
+        "GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
+        "--engine all tries every engine"
+    )
 
 
 def profile_of(case: Case, wish: Wish, max_context_tokens: int) -> Profile:

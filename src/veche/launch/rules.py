@@ -33,6 +33,13 @@ class Rule:
     until: str | None = None
 
 
+ABOUT_CHECKPOINT = frozenset(
+    {"quantized_checkpoint", "gguf_file", "fp8_needs_checkpoint"}
+    | {f"stored_{certainty}" for certainty in ("known", "near", "unknown")}
+)
+"""Rules that say what the weights must be, or are."""
+
+
 def rules_for(case: Case) -> tuple[Rule, ...]:
     """Return the rules that `case` falls under; an unknown version falls under all ranges."""
     return tuple(

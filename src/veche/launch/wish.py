@@ -13,7 +13,7 @@ from veche.launch.layout import Layout
 from veche.launch.memory import Span
 from veche.launch.stored_weights import StoredWeights
 from veche.planning.kv_cache import kv_dtype
-from veche.planning.quantization import quantization
+from veche.planning.quantization import QUANTIZATIONS, quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def make_wish(
         num_gpus=_positive(num_gpus, "--gpus"),
         num_nodes=_positive(num_nodes, "--nodes"),
         engines=_engine_names(engines),
-        quantizations=_each(quantizations, lambda name: quantization(name).name),
+        quantizations=_each(quantizations, _weights_name),
         kv_dtypes=_each(kv_dtypes, kv_dtype),
         context_tokens=None if context_tokens is None else _positive(context_tokens, "--context"),
         num_sessions=_positive(num_sessions, "--sessions"),
@@ -198,6 +198,24 @@ def _engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
 
 def _each(names: Sequence[str] | None, read: Callable[[str], str]) -> tuple[str, ...] | None:
     return None if names is None else tuple(dict.fromkeys(read(name) for name in names))
+
+
+def _weights_name(name: str) -> str:
+    """Return the quantisation that is meant.
+
+    Raises:
+        InputError: there is none; the nearest of those that are listed is named.
+    """
+    try:
+        return quantization(name).name
+    except InputError as error:
+        listed = {known.lower(): known for known in QUANTIZATIONS}
+        near = difflib.get_close_matches(name.lower(), listed, n=1, cutoff=0.5)
+        raise InputError(
+            error.message,
+            hint=(f"did you mean {listed[near[0]]!r}? " if near else "")
+            + f"known: {', '.join(QUANTIZATIONS)}",
+        ) from error
 
 
 def _engine(name: str) -> EngineName:
