@@ -4,8 +4,10 @@ import pytest
 from tests.launch.models import STOCK
 
 from veche.core.errors import InputError
+from veche.launch.alternatives import alternatives
 from veche.launch.profiles import profiles_for
 from veche.launch.stored_weights import checked_against, stored_weights
+from veche.launch.wish import make_wish
 
 
 def _compressed(**weights):
@@ -67,6 +69,17 @@ def test_another_type_is_refused_with_what_the_folder_is():
     assert checked_against(stored, ("awq-int4",), "my-folder") is stored
     assert checked_against(stored, ("Q4_K_M",), "my-folder") is stored
     assert checked_against(None, ("bf16",), "my-folder") is None
+
+
+def test_what_fits_instead_keeps_the_type():
+    config = {"quantization_config": {"quant_method": "fp8"}}
+    wish = make_wish(gpu="rtx-4080", engines=["all"], stored=stored_weights(config))
+    found = [each.profile for each in alternatives(STOCK, wish)]
+    assert {profile.quantization for profile in found if profile.engine == "vllm"} <= {"fp8-tensor"}
+    assert found
+    with pytest.raises(InputError, match="does not run") as refusal:
+        profiles_for(STOCK, gpu="h200", engines=["transformers"], stored=wish.stored)
+    assert "bf16 only, and this checkpoint is fp8-tensor" in refusal.value.hint
 
 
 def test_what_cannot_be_counted_is_said_and_may_be_counted_as_the_user_says():

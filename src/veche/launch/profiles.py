@@ -67,6 +67,9 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
 
 
 def _what_runs(wish: Wish) -> str:
+    if wish.stored and wish.stored.quantization != "bf16" and wish.engines == ("transformers",):
+        name = wish.stored.quantization
+        return f"transformers runs bf16 only, and this checkpoint is {name}: --engine vllm, sglang"
     if wish.engines == ("transformers",):
         return "transformers runs bf16 only; --engine all tries every engine"
     return (
