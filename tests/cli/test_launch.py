@@ -79,6 +79,8 @@ class TestFlags:
             ("--context 0", ["--context"]),
             ("--batched-tokens many", ["--batched-tokens"]),
             ("--quant Q4KM", ["--quant", "'Q4_K_M'"]),
+            ("--quant fp8-blok", ["--quant", "'fp8-block'"]),
+            ("--engine transformers --quant fp8", ["--engine transformers", "bf16 only"]),
             ("--kv fp9", ["--kv", "'fp8'"]),
             ("--engine vlm", ["--engine", "'vllm'"]),
             ("--gpu rtx6000", ["--gpu", "'rtx-pro-6000'"]),
@@ -91,6 +93,12 @@ class TestFlags:
         assert words[0] in error["message"]
         assert [word for word in words if word not in told] == []
 
+    def test_only_types_that_are_listed_are_suggested(self, veche):
+        for wrong in ("foo", "floaty8", "w8", "awqq"):
+            hint = refused(veche, "launch", "agi", "--quant", wrong)["hint"]
+            suggested = re.findall("did you mean '(.*)'", hint)
+            assert all(name in hint.split("known: ")[1].split(", ") for name in suggested)
+
 
 class TestModel:
     def test_a_misspelt_name_brings_the_nearest(self, veche):
@@ -101,6 +109,18 @@ class TestModel:
         error = refused(veche, "launch", "nobody/no-such-model")
         assert error["type"] == "ConfigError"
         assert "nobody/no-such-model" in error["message"]
+
+    def test_a_folder_that_is_quantised_already_is_taken_as_it_is(self, veche, tmp_path):
+        fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+        config = {**profiles_config(), "quantization_config": fp8}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        found = profiles(veche, tmp_path)
+        assert {profile["quantization"] for profile in found} == {"fp8-block"}
+        assert not any("--quantization" in profile["command"] for profile in found)
+        assert found == profiles(veche, tmp_path, "--quant", "fp8")
+        error = refused(veche, "launch", tmp_path, "--quant", "bf16")
+        assert "fp8-block already" in error["message"]
+        assert "--quant" in error["hint"]
 
     def test_no_model_is_said(self, veche):
         assert "MODEL" in refused(veche, "launch")["message"]
@@ -157,6 +177,33 @@ class TestTable:
             assert "\n2. " in said
             assert "llama-server" in said
 
+    def test_what_the_checkpoint_must_be_is_said_of_what_fits_instead(self, veche):
+        for language, words in (("en", "must be a Q"), ("ru", "файл GGUF")):
+            said = veche(
+                "launch", "qwen3-30b-a3b", "--gpu", "rtx-4080", "--lang", language
+            ).out  # fmt: skip
+            assert words in said
+            assert "awq-int4" in said.split("MODEL", 1)[1]
+
+    @pytest.mark.parametrize(
+        ("arguments", "share"),
+        [
+            ((), "card: vllm 0.95\n"),
+            (("--util", 0.8), "card: vllm 0.8\n"),
+            (("--engine", "all"), "card: vllm 0.95, sglang 0.88\n"),
+            (("--engine", "llama.cpp"), "surely fits\n"),
+        ],
+    )
+    def test_the_legend_says_at_which_share_of_the_card(self, veche, arguments, share):
+        said = veche("launch", "qwen3-30b-a3b", *arguments).out
+        assert share in said
+        assert "доле карты до" in veche("launch", "agi", "--lang", "ru").out
+
+    def test_what_holds_nothing_has_no_speed(self, veche):
+        said = veche("launch", "qwen3-30b-a3b", "--gpu", "rtx-4080").out
+        rows = [line for line in said.splitlines() if line.startswith("✗ ") and "/" in line[:20]]
+        assert any(row.split()[-2:] == ["–", "–"] for row in rows)
+
     def test_why_it_does_not_fit_is_said(self, veche):
         said = veche("launch", "qwen3-30b-a3b", "--context", "128k").out
         assert "positions reach 40960 tokens" in " ".join(said.split())
@@ -205,6 +252,34 @@ class TestLogs:
         assert "0.28.0" in veche("launch", "calibrations", "--lang", language).out
         gone = veche("launch", "calibrations", "--forget", "--json").json
         assert (gone["num_forgotten"], gone["entries"]) == (1, [])
+
+    def test_what_a_calibration_counts_is_said(self, veche, tmp_path):
+        log = tmp_path / "vllm.log"
+        log.write_text(QWEN_LOG)
+        veche("launch", "--parse-log", log)
+        assert ": overhead " in veche("launch", "calibrations").out
+        assert "накладные расходы" in veche("launch", "calibrations", "--lang", "ru").out
+
+    @pytest.mark.parametrize(
+        ("old", "new", "reason", "words"),
+        [
+            ("", "", "read_before", "read before"),
+            ("29.05 GiB memory", "21.05 GiB memory", "other_weights", "another model"),
+            ("Available KV cache memory", "x", "no_overhead", "does not say"),
+            ("57.10 GiB", "17.10 GiB", "far_outside", "another program"),
+        ],
+    )
+    def test_why_nothing_is_learned_is_said(self, veche, tmp_path, old, new, reason, words):
+        log = tmp_path / "vllm.log"
+        log.write_text(QWEN_LOG)
+        assert veche("launch", "--parse-log", log, "--json").json["why_not"] is None
+        text = QWEN_LOG.replace(old, new) if old else QWEN_LOG
+        if reason == "no_overhead":
+            text = "\n".join(line for line in text.splitlines() if "KV cache" not in line)
+        log.write_text(text)
+        report = veche("launch", "--parse-log", log, "--json").json
+        assert (report["why_not"], report["has_learned"]) == (reason, False)
+        assert words in veche("launch", "--parse-log", log).out
 
     def test_there_is_one_way_to_list_them(self, veche):
         assert refused(veche, "calibrations")["type"] == "InputError"

@@ -1,10 +1,12 @@
 """Command lines carry what each engine's version needs, and say why."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from tests.launch.models import STOCK, WANTED
 
+from veche.launch.layout import Layout
 from veche.launch.profiles import profiles_for
 
 
@@ -161,3 +163,29 @@ def test_quantising_while_loading_is_warned_of_where_bf16_does_not_fit():
 
 def test_a_card_without_kernels_is_said():
     assert not one(quantization="nvfp4", gpu="mi300x").fits
+
+
+def test_llama_server_is_told_how_far_rope_reaches_where_the_gguf_says_less():
+    profile = one(engine="llama.cpp", quantization="Q4_K_M")
+    assert value(profile, "--override-kv") == "qwen3moe.context_length=int:196608"
+    why = dict(profile.comments)["--override-kv"]
+    assert str(WANTED.max_position_embeddings) in why
+    assert "196608" in why
+    assert any(note.endswith("the command goes by 196608") for note in profile.notes)
+    agreed = replace(WANTED, max_position_embeddings=196_608)
+    for spec in (STOCK, agreed):
+        command = one(spec, engine="llama.cpp", quantization="Q4_K_M").command
+        assert "--override-kv" not in command
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_experts_dealt_out_by_wish_are_not_said_to_be_so_for_their_blocks(engine):
+    layout = Layout(tensor_parallel=2, has_expert_parallel=True)
+    for quantization in ("bf16", "fp8-block"):
+        profile = one(STOCK, engine=engine, quantization=quantization, num_gpus=2, layout=layout)
+        told = " ".join([*dict(profile.comments).values(), *profile.notes])
+        assert "as was asked" in told
+        assert "cannot be divided" not in told
+    forced = one(STOCK, engine=engine, gpu="l40s", num_gpus=4)
+    told = " ".join([*dict(forced.comments).values(), *forced.notes])
+    assert "cannot be divided by 4" in told

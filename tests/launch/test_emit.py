@@ -219,3 +219,27 @@ def _systemd_words(line):
             word += char
         index += 1
     return [w.replace("%%", "%").replace("$$", "$") for w in [*words, word]]
+
+
+def test_several_machines_with_sglang_get_no_unit_and_are_told_where_the_model_is():
+    files = files_for(profile_for("sglang", "/models/mine", num_gpus=2, num_nodes=2))
+    assert set(files) == {"sglang.sh"}
+    assert "/models/mine must be at the same path" in files["sglang.sh"]
+
+
+def test_ray_is_started_once(tmp_path):
+    files = files_for(profile_for("vllm", "/models/mine", num_gpus=2, num_nodes=2))
+    assert "ray status >/dev/null 2>&1 || ray start --head" in files["ray-head.sh"]
+    assert "/models/mine must be at the same path on every machine" in files["ray-head.sh"]
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_a_placeholder_is_told_where_a_folder_goes(language):
+    text = compose_file(profile_for("vllm", "MODEL"), language)
+    assert "# - /path/to/folder:/models:ro" in text
+    assert "--engine-version" in text
+    assert len(yaml.safe_load(text)["services"]["model"]["volumes"]) == 1
+    pinned = compose_file(profile_for("vllm", engine_version="0.28"), language)
+    assert '"vllm/vllm-openai:v0.28.0"' in pinned
+    assert "--engine-version" not in pinned
+    assert "/path/to" not in pinned

@@ -183,3 +183,12 @@ def test_an_unknown_quantisation_in_a_log_asks_for_its_name():
     with pytest.raises(InputError) as caught:
         case_of(STOCK, facts, find_gpu("rtx-pro-6000"))
     assert "--quant" in caught.value.hint
+
+
+def test_pinned_memory_of_the_machine_is_not_the_cards():
+    facts = parse_log(LLAMA_CPP_ONE_CARD)
+    assert facts.compute_bytes == round(304.75 * MIB)
+    assert facts.pipeline_parallel == 1
+    pinned = LLAMA_CPP_ONE_CARD.replace("CPU_Mapped model", "CUDA_Host model")
+    assert parse_log(pinned).weight_bytes == facts.weight_bytes
+    assert parse_log(pinned).host_weight_bytes == facts.host_weight_bytes

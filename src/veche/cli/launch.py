@@ -93,6 +93,7 @@ def launch(
     as_json: JsonOption = False,
 ) -> None:
     """Say what fits, how fast it will be, and how to start it."""
+    from veche.launch.stored_weights import checked_against
     from veche.launch.wish import make_wish
 
     language = chosen_language(lang)
@@ -121,6 +122,7 @@ def launch(
         notes=meant.notes,
         language=language,
     )
+    wish = replace(wish, stored=checked_against(meant.stored, wish.quantizations, meant.name))
     wish = replace(wish, layout=_layout(meant.spec, wish, tp, dp, has_experts_whole=ep))
     _answer(meant, wish, out, as_json=as_json)
 
@@ -154,7 +156,8 @@ def _layout(
         return None
     check_engines(wish.engines)
     layout = asked_layout(spec, asked, wish.num_gpus, num_nodes=wish.num_nodes)
-    if wish.quantizations == ("fp8-block",):
+    stored = (wish.stored.quantization,) if wish.stored else None
+    if (stored or wish.quantizations) == ("fp8-block",):
         check_fp8_blocks(spec, layout)
     return layout
 
@@ -174,7 +177,7 @@ def _answer(meant: Subject, wish: "Wish", out: Path | None, *, as_json: bool) ->
     if as_json:
         print_json(launch_report(meant.name, profiles, nearest, files))
         return
-    show_profiles(meant.name, profiles, wish.language)
+    show_profiles(meant.name, profiles, wish.language, share=wish.utilization)
     if chosen is None:
         show_refusal(profiles, wish.language)
         show_alternatives(nearest, wish.notes, wish.language)

@@ -26,7 +26,7 @@ def compare_with_log(
     Raises:
         InputError: it is no log, or its model is neither given nor known.
     """
-    from veche.launch.calibrations import calibrations_file, learn
+    from veche.launch.calibrations import calibrations_file, learn, why_not
     from veche.launch.comparison import case_of, compare
     from veche.launch.gpus import find_gpu
     from veche.launch.log_facts import read_log
@@ -37,18 +37,20 @@ def compare_with_log(
         meant.spec, facts, find_gpu(gpu), quantization_name=quantization, kv_dtype_name=kv_dtype
     )
     comparison = compare(case, facts)
+    reason = why_not(comparison)
     has_learned = learn(comparison)
     if as_json:
         print_json(
             {"log": str(log), "model": meant.name, "facts": facts.as_dict(),
              **comparison.as_dict(), "has_learned": has_learned,
+             "why_not": reason,
              "file": str(calibrations_file())}
         )  # fmt: skip
     else:
-        _show(meant.name, comparison, language, has_learned=has_learned)
+        _show(meant.name, comparison, reason, language)
 
 
-def _show(name: str, comparison: "Comparison", language: "Language", *, has_learned: bool) -> None:
+def _show(name: str, comparison: "Comparison", reason: str | None, language: "Language") -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -68,8 +70,10 @@ def _show(name: str, comparison: "Comparison", language: "Language", *, has_lear
         mark = Text("✓", style="green") if line.holds else Text(f"✗ {line.error:.1%}", style="red")
         table.add_row(line.quantity, _interval(line), _number(line.fact, line.unit), mark)
     stdout.print(table)
-    key = "log_learned" if has_learned else "log_not_learned"
-    stdout.print(phrase(key, language, file=calibrations_file()), markup=False, soft_wrap=True)
+    told = phrase("log_learned", language, file=calibrations_file())
+    if reason is not None:
+        told = phrase("log_not_learned", language, why=phrase(reason, language))
+    stdout.print(told, markup=False, soft_wrap=True)
 
 
 def _interval(line: "Line") -> str:
@@ -101,11 +105,10 @@ def show_calibrations(language: "Language", *, forget: bool, as_json: bool) -> N
         return
     for entry in entries:
         version = entry["engine_version"] or "?"
-        stdout.print(
-            f"{entry['machine']} · {entry['num_gpus']} × {entry['gpu']} · {entry['engine']} "
-            f"{version}: {format_bytes(entry['overhead_bytes'])}",
-            markup=False,
-            soft_wrap=True,
-        )
+        cards = f"{entry['num_gpus']} × {entry['gpu']}"
+        where = f"{entry['machine']} · {cards} · {entry['engine']} {version}"
+        size = format_bytes(entry["overhead_bytes"])
+        told = phrase("calibration", language, where=where, size=size)
+        stdout.print(told, markup=False, soft_wrap=True)
     key = "calibrations_kept" if entries else "no_calibrations"
     stdout.print(phrase(key, language, file=file), markup=False, soft_wrap=True)

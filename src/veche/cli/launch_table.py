@@ -16,19 +16,41 @@ if TYPE_CHECKING:
 _NUMBERS = ("weights", "kv_left", "context", "sessions", "first_token", "speed")
 
 
-def show_profiles(name: str, profiles: "Sequence[Profile]", language: "Language") -> None:
-    """Print the profiles as a table, and the recommended one with its reason and command."""
+def show_profiles(
+    name: str, profiles: "Sequence[Profile]", language: "Language", *, share: float | None = None
+) -> None:
+    """Print the profiles as a table, and the recommended one with its reason and command.
+
+    Args:
+        name: what was typed.
+        profiles: line by line.
+        language: of headings and the legend.
+        share: of the card, where the user chose it.
+    """
     first = profiles[0]
     engines = list(dict.fromkeys(profile.engine for profile in profiles))
     title = f"{name} · {first.num_gpus} × {first.gpu} · {', '.join(engines)}"
     stdout.print(title, style="bold", markup=False)
     _print_table(profiles, language, has_many_engines=len(engines) > 1)
-    stdout.print(phrase("launch_legend", language), style="dim", markup=False)
+    stdout.print(_legend(profiles, share, language), style="dim", markup=False)
     for profile in profiles:
         if profile.recommended:
             stdout.print(f"\n★ {profile.reason}", markup=False)
             stdout.print(_command_line(profile), markup=False, soft_wrap=True)
             _show_notes(profile.notes)
+
+
+def _legend(profiles: "Sequence[Profile]", share: float | None, language: "Language") -> str:
+    """Explain the columns: the longest context is that of the largest share of the card."""
+    from veche.launch.support import utilizations
+
+    shares = {
+        each.engine: share or utilizations(each.engine, each.case.engine_version)[-1]
+        for each in profiles
+    }
+    told = [f"{engine} {value:g}" for engine, value in shares.items() if value < 1]
+    largest = phrase("launch_share", language, shares=", ".join(told)) if told else ""
+    return phrase("launch_legend", language, largest=largest)
 
 
 def show_refusal(profiles: "Sequence[Profile]", language: "Language") -> None:
@@ -42,6 +64,8 @@ def show_alternatives(
     nearest: "Sequence[Alternative]", notes: "Sequence[str]", language: "Language"
 ) -> None:
     """Print what comes nearest to a wish that does not fit, what it costs, and what to know."""
+    from veche.launch.command import checkpoint_notes
+
     if not nearest:
         stdout.print("\n" + phrase("nothing_nearest", language), style="bold", markup=False)
         return
@@ -49,12 +73,13 @@ def show_alternatives(
     for place, each in enumerate(nearest, start=1):
         stdout.print(f"{place}. {each.reason}", markup=False)
         stdout.print("   " + _command_line(each.profile), markup=False, soft_wrap=True)
+        _show_notes(checkpoint_notes(each.profile.case, language), indent="   ")
     _show_notes(notes)
 
 
-def _show_notes(notes: "Sequence[str]") -> None:
+def _show_notes(notes: "Sequence[str]", indent: str = "") -> None:
     for note in notes:
-        stdout.print(f"· {note}", style="dim", markup=False)
+        stdout.print(f"{indent}· {note}", style="dim", markup=False)
 
 
 def _print_table(
@@ -88,13 +113,14 @@ def _numbers(profile: "Profile") -> tuple[str, ...]:
     low, high = profile.kv_available_bytes
     slow, fast = profile.decode_tokens_per_s
     soon, late = profile.time_to_first_token_s
+    runs = profile.max_context_tokens > 0
     return (
         f"{profile.weight_bytes / GIB:.2f}",
         f"{low / GIB:.1f}–{high / GIB:.1f}",
         f"{profile.max_context_tokens:,}",
         f"{profile.max_sessions:,}",
-        f"{_seconds(soon)}–{_seconds(late)}",
-        f"{slow:.0f}–{fast:.0f}",
+        f"{_seconds(soon)}–{_seconds(late)}" if runs else "–",
+        f"{slow:.0f}–{fast:.0f}" if runs else "–",
     )
 
 

@@ -14,13 +14,17 @@ PHRASES: dict[str, Phrase] = {
     "col_speed": {"en": "tok/s", "ru": "ток/с"},
     "launch_legend": {
         "en": "★ recommended, ✓ fits, ✗ does not fit; GiB: the weights\n"
-        "KV left: GiB of a card for its KV cache; context: the longest that surely fits\n"
+        "KV left: GiB of a card for its KV cache; context: the longest that surely fits{largest}\n"
         "sess.: sessions of the served length; tok/s: of one, behind a short context\n"
         "1st: seconds to the first token after a prompt of 4,096 tokens",
         "ru": "★ лучший, ✓ входит, ✗ не входит; ГиБ — веса\n"
-        "для KV — ГиБ карты под KV-кэш; контекст — самый длинный, что точно войдёт\n"
+        "для KV — ГиБ карты под KV-кэш; контекст — самый длинный, что точно войдёт{largest}\n"
         "сесс. — сессий подаваемой длины; ток/с — у одной, с коротким контекстом\n"
         "1-й — секунд до первого токена после запроса в 4096 токенов",
+    },
+    "launch_share": {
+        "en": ",\nat up to this share of the card: {shares}",
+        "ru": ",\nпри доле карты до: {shares}",
     },
     "nearest": {
         "en": "What fits instead, the nearest first:",
@@ -56,14 +60,36 @@ PHRASES: dict[str, Phrase] = {
         "Список: veche launch calibrations; забыть: veche launch calibrations --forget.",
     },
     "log_not_learned": {
-        "en": "Nothing kept: this log was read before, or it does not say what the engine took, "
-        "or it is of another model or a shared card.",
-        "ru": "Ничего не сохранено: этот журнал уже прочитан, или в нём нет того, сколько занял "
-        "движок, или он о другой модели или о занятой карте.",
+        "en": "Nothing kept: {why}.",
+        "ru": "Ничего не сохранено: {why}.",
+    },
+    "read_before": {
+        "en": "this log was read before",
+        "ru": "этот журнал уже прочитан",
+    },
+    "no_overhead": {
+        "en": "the log does not say what the engine took beside weights and KV cache",
+        "ru": "в журнале нет того, сколько движок занял кроме весов и KV-кэша",
+    },
+    "other_weights": {
+        "en": "the log's weights are not the predicted ones: it is of another model or "
+        "quantisation (say which: MODEL, --quant)",
+        "ru": "веса в журнале не те, что предсказаны: он о другой модели или другом квантовании "
+        "(назовите их: MODEL, --quant)",
+    },
+    "far_outside": {
+        "en": "what the engine took is far outside the interval: another program was on the card, "
+        "or --gpu is another card",
+        "ru": "движок занял намного больше или меньше предсказанного: карту занимала другая "
+        "программа, или --gpu — другая карта",
     },
     "no_calibrations": {
         "en": "Nothing yet: veche launch --parse-log FILE reads an engine's start-up log.",
         "ru": "Пока ничего: veche launch --parse-log FILE читает журнал запуска движка.",
+    },
+    "calibration": {
+        "en": "{where}: overhead {size} a card (what the engine takes beside weights and KV cache)",
+        "ru": "{where}: накладные расходы {size} на карту (что движок берёт кроме весов и KV-кэша)",
     },
     "calibrations_kept": {
         "en": "Kept in {file}; forget it: veche launch calibrations --forget",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from veche.checkpoint.spec import ModelSpec
     from veche.core.language import Language
+    from veche.launch.stored_weights import StoredWeights
     from veche.planning.plan import BuildPlan
 
 PLACEHOLDER = "MODEL"
@@ -22,12 +23,14 @@ class Subject:
         name: what was typed.
         path: what a command loads: a folder, a hub id, or a placeholder.
         notes: what must be known of it before it is launched.
+        stored: what its config.json says of quantised weights; None where they are plain.
     """
 
     spec: "ModelSpec"
     name: str
     path: str = PLACEHOLDER
     notes: tuple[str, ...] = ()
+    stored: "StoredWeights | None" = None
 
 
 def subject(model: str, language: "Language") -> Subject:
@@ -42,23 +45,32 @@ def subject(model: str, language: "Language") -> Subject:
     from veche.cli.phrases import phrase
     from veche.cli.plan import planned
     from veche.core.errors import InputError
+    from veche.launch.stored_weights import stored_weights
     from veche.planning.bases import load_base, shipped_bases
     from veche.planning.recipe import shipped_recipes
 
     recipes, bases, path = shipped_recipes(), shipped_bases(), Path(model)
     if path.is_dir() or model.endswith("config.json"):
         folder = path if path.is_dir() else path.parent
-        return Subject(spec=spec_of(load_base(model), where=model), name=model, path=str(folder))
+        config = load_base(model)
+        return Subject(
+            spec=spec_of(config, where=model),
+            name=model,
+            path=str(folder),
+            stored=stored_weights(config),
+        )
     if model in recipes or path.is_file():
         plan = planned(model, language)
         return Subject(spec=plan.target_spec, name=model, notes=_notes_of(plan, model, language))
     if model in bases or "/" in model:
         is_base = model in bases
+        config = load_base(model)
         return Subject(
-            spec=spec_of(load_base(model), where=model),
+            spec=spec_of(config, where=model),
             name=model,
             path=PLACEHOLDER if is_base else model,
             notes=(phrase("placeholder_base", language, base=model),) if is_base else (),
+            stored=stored_weights(config),
         )
     near = difflib.get_close_matches(model, [*recipes, *bases], n=1, cutoff=0.5)
     raise InputError(

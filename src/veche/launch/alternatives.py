@@ -9,6 +9,7 @@ from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.profiles import profiles_of
 from veche.launch.recommend import best_of
+from veche.launch.support import can_run
 from veche.launch.wish import Wish
 
 MORE_CARDS = (2, 4, 8)
@@ -61,6 +62,7 @@ def _with_other_types(spec: ModelSpec, wish: Wish) -> list[Profile]:
     return [
         profile
         for engine in wish.engines
+        if engine == "llama.cpp" or not wish.stored or can_run(engine, wish.stored.quantization)
         for profile in profiles_of(
             spec,
             replace(wish, engines=(engine,), quantizations=FALLBACKS[engine], kv_dtypes=None),

@@ -3,7 +3,7 @@
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from veche.core.errors import InputError
 from veche.core.files import read_json_object, write_json
@@ -11,6 +11,7 @@ from veche.core.paths import home
 from veche.launch.comparison import Comparison
 from veche.launch.memory import Span
 
+WhyNot = Literal["read_before", "other_weights", "no_overhead", "far_outside"]
 SCHEMA = 1
 FIRST_MARGIN = 0.25
 """Of the general interval's width: how far around one observation the next may lie."""
@@ -43,8 +44,7 @@ def learn(comparison: Comparison) -> bool:
     A log whose weights are not the predicted ones is of another model or quantisation, and one
     far outside the interval is of a shared card: neither teaches anything about the overhead.
     """
-    entries = calibrations()
-    if any(e["digest"] == comparison.digest for e in entries) or not _is_credible(comparison):
+    if why_not(comparison) is not None:
         return False
     case = comparison.case
     entry = {
@@ -57,7 +57,7 @@ def learn(comparison: Comparison) -> bool:
         "overhead_bytes": comparison.overhead_bytes,
         "digest": comparison.digest,
     }
-    write_json(calibrations_file(), {"schema": SCHEMA, "entries": [*entries, entry]})
+    write_json(calibrations_file(), {"schema": SCHEMA, "entries": [*calibrations(), entry]})
     return True
 
 
@@ -72,10 +72,15 @@ def forget() -> int:
     return count
 
 
-def _is_credible(comparison: Comparison) -> bool:
-    if comparison.position is None or not -1 <= comparison.position <= 2:
-        return False
-    return all(line.holds for line in comparison.lines if line.quantity == "weight_bytes")
+def why_not(comparison: Comparison) -> WhyNot | None:
+    """Return why a log teaches nothing; None if it teaches something."""
+    if any(entry["digest"] == comparison.digest for entry in calibrations()):
+        return "read_before"
+    if any(not line.holds for line in comparison.lines if line.quantity == "weight_bytes"):
+        return "other_weights"
+    if comparison.position is None:
+        return "no_overhead"
+    return None if -1 <= comparison.position <= 2 else "far_outside"
 
 
 def spans(gpu: str, num_gpus: int = 1) -> Mapping[str, Span]:

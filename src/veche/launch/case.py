@@ -7,11 +7,14 @@ from veche.checkpoint.spec import ModelSpec
 from veche.launch.gpus import Gpu
 from veche.launch.layout import Layout
 from veche.launch.overhead import StepSize
+from veche.launch.stored_weights import StoredWeights
 
 EngineName = Literal["vllm", "sglang", "llama.cpp", "transformers"]
 Feature = Literal["routing", "lora"]
 """The experts that each token went to, in the answer; adapters, loaded beside the model."""
 FEATURES: tuple[Feature, ...] = ("routing", "lora")
+PLACEHOLDER = "MODEL"
+"""Stands in commands for weights that are not there yet."""
 ENGINES: tuple[EngineName, ...] = ("vllm", "sglang", "llama.cpp", "transformers")
 
 
@@ -34,6 +37,7 @@ class Case:
         model_path: folder, GGUF file or hub id.
         engine_version: as in "0.28.0"; None where it is not known.
         features: what the server must offer beside text.
+        stored: what the checkpoint says of its weights; None where they are plain.
     """
 
     engine: EngineName
@@ -47,9 +51,10 @@ class Case:
     step: StepSize
     sessions: int = 1
     num_nodes: int = 1
-    model_path: str = "MODEL"
+    model_path: str = PLACEHOLDER
     engine_version: str | None = None
     features: tuple[Feature, ...] = ()
+    stored: StoredWeights | None = None
 
     @property
     def version(self) -> tuple[int, ...] | None:

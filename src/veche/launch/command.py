@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from veche.core.language import Language
 from veche.launch.case import Case
 from veche.launch.phrases import phrase
-from veche.launch.rules import rules_for
+from veche.launch.rules import ABOUT_CHECKPOINT, rules_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +48,15 @@ def command_for(case: Case, *, port: int = 8000, language: Language = "en") -> C
     return Command(argv=argv, env=tuple(env), notes=tuple(notes), comments=tuple(comments))
 
 
+def checkpoint_notes(case: Case, language: Language = "en") -> tuple[str, ...]:
+    """Return what the weights at the model's place must be."""
+    return tuple(
+        phrase(rule.name, language, **facts_of(case))
+        for rule in rules_for(case)
+        if rule.name in ABOUT_CHECKPOINT
+    )
+
+
 def facts_of(case: Case) -> dict[str, object]:
     """Return values for the placeholders of every explanation."""
     spec, rope = case.spec, case.spec.rope
@@ -66,4 +75,5 @@ def facts_of(case: Case) -> dict[str, object]:
         "model": case.model_path,
         "last_node": case.num_nodes - 1,
         "quantization": case.quantization,
+        "stored": case.stored.told if case.stored else "",
     }

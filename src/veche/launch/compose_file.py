@@ -1,11 +1,18 @@
 """Emit a Docker Compose file that serves a model."""
 
 import json
+import re
 
 from veche.core.language import Language
-from veche.launch.case import EngineName
+from veche.launch.case import PLACEHOLDER, EngineName
+from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
-from veche.launch.serving_file import groups_of, heading, in_container
+from veche.launch.serving_file import (
+    CONTAINER_MODEL_FOLDER,
+    groups_of,
+    heading,
+    in_container,
+)
 from veche.launch.shell_script import comment_lines
 
 IMAGES: dict[EngineName, str] = {
@@ -33,6 +40,8 @@ def compose_file(profile: Profile, language: Language = "en", *, port: int = 800
     command, volume = in_container(profile)
     why = dict(profile.comments)
     lines = [*comment_lines(heading(profile, language)), "services:", "  model:"]
+    if _is_latest(profile):
+        lines += [f"    {line}" for line in comment_lines([phrase("compose_latest", language)])]
     lines.append(f"    image: {_text(f'{IMAGES[engine]}:{_tag(profile)}')}")
     lines.append(f"    entrypoint: [{', '.join(map(_text, _ENTRY[engine]))}]")
     lines.append("    command:")
@@ -46,20 +55,19 @@ def compose_file(profile: Profile, language: Language = "en", *, port: int = 800
         for name, value in profile.env:
             lines += [f"      {line}" for line in comment_lines([why[name]] if name in why else [])]
             lines.append(f"      {name}: {_text(value)}")
-    lines += _surroundings(profile, volume, port)
+    lines += _surroundings(profile, [_mount(volume), *_place_of_a_folder(profile, language)], port)
     return "\n".join([*lines, ""])
 
 
-def _surroundings(profile: Profile, volume: str, port: int) -> list[str]:
+def _surroundings(profile: Profile, volumes: list[str], port: int) -> list[str]:
     health = _HEALTH.format(url=f"http://127.0.0.1:{port}/health")
     if profile.engine == "llama.cpp":
         health = f"curl -f http://127.0.0.1:{port}/health"
-    mount = json.dumps(volume) if volume.startswith("${HOME}") else _text(volume)
     return [
         "    ports:",
         f"      - {_text(f'127.0.0.1:{port}:{port}')}",
         "    volumes:",
-        f"      - {mount}",
+        *(f"      {line}" for line in volumes),
         "    ipc: host",
         "    restart: unless-stopped",
         "    deploy:",
@@ -77,11 +85,29 @@ def _surroundings(profile: Profile, volume: str, port: int) -> list[str]:
     ]
 
 
+def _mount(volume: str) -> str:
+    return f"- {json.dumps(volume) if volume.startswith('${HOME}') else _text(volume)}"
+
+
+def _place_of_a_folder(profile: Profile, language: Language) -> list[str]:
+    """Say where weights go that are not there yet, as a comment."""
+    model = profile.case.model_path
+    if model != PLACEHOLDER:
+        return []
+    told = comment_lines([phrase("compose_folder", language, model=model)])
+    return [*told, f"# - /path/to/folder:{CONTAINER_MODEL_FOLDER}:ro"]
+
+
+def _is_latest(profile: Profile) -> bool:
+    return not profile.case.engine_version or profile.engine not in {"vllm", "sglang"}
+
+
 def _tag(profile: Profile) -> str:
-    version = profile.case.engine_version
-    if version and profile.engine in {"vllm", "sglang"}:
-        return f"v{version.removeprefix('v')}"
-    return _LATEST[profile.engine]
+    """Images are tagged with three numbers: 0.24 is v0.24.0."""
+    if _is_latest(profile):
+        return _LATEST[profile.engine]
+    version = str(profile.case.engine_version).removeprefix("v")
+    return f"v{version}.0" if re.fullmatch(r"\d+\.\d+", version) else f"v{version}"
 
 
 def _text(word: str) -> str:

@@ -24,10 +24,9 @@ def files_for(profile: Profile, language: Language = "en") -> dict[str, str]:
     if profile.engine == "vllm" and profile.num_nodes > 1:
         return ray_scripts(profile, language)
     stem = SCRIPT_NAMES[profile.engine].removesuffix(".sh")
-    files = {
-        SCRIPT_NAMES[profile.engine]: shell_script(profile, language),
-        f"{stem}.service": systemd_unit(profile, language),
-    }
+    files = {SCRIPT_NAMES[profile.engine]: shell_script(profile, language)}
+    if profile.num_nodes == 1:  # a unit does not know which machine it is on
+        files[f"{stem}.service"] = systemd_unit(profile, language)
     is_composable = profile.case.gpu.is_nvidia and profile.num_nodes == 1
     if profile.engine in IMAGES and is_composable:
         files["compose.yaml"] = compose_file(profile, language)

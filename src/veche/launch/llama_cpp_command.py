@@ -1,10 +1,15 @@
 """llama.cpp's command line (llama-server)."""
 
+from veche.checkpoint.spec import ModelSpec
 from veche.launch.case import Case
 from veche.launch.support import default_step
 
 BATCH_TOKENS = 2048
 """llama-server's own --batch-size; --ubatch-size may not exceed it."""
+
+
+_GGUF_NAMES = {"qwen3_moe": "qwen3moe", "qwen2_moe": "qwen2moe", "mixtral": "llama"}
+"""Where llama.cpp's general.architecture is spelt otherwise (convert_hf_to_gguf.py)."""
 
 
 def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
@@ -26,7 +31,16 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
         argv += ["--yarn-orig-ctx", str(rope.original_max_position_embeddings)]
         argv += ["--rope-freq-base", f"{rope.rope_theta:.12g}"]
         reasons.append(("--rope-scaling", "why_llama_rope"))
+        if rope.max_scaled_positions != case.spec.max_position_embeddings:
+            argv += ["--override-kv", _reach_of(case.spec, rope.max_scaled_positions)]
+            reasons.append(("--override-kv", "why_override_kv"))
     if case.layout.num_gpus > 1:
         argv += ["--split-mode", "layer"]
         reasons.append(("--split-mode", "why_split_layer"))
     return tuple(argv), reasons
+
+
+def _reach_of(spec: ModelSpec, positions: int) -> str:
+    """llama-server caps a slot at n_ctx_train, which is the GGUF's context_length."""
+    name = _GGUF_NAMES.get(spec.model_type, spec.model_type)
+    return f"{name}.context_length=int:{positions}"

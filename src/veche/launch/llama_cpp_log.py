@@ -8,7 +8,8 @@ from veche.launch.log_patterns import MIB, first_float, first_int, first_text, s
 MARKS = ("llama_model_loader", "load_tensors", "llm_load_tensors", "print_info", "llama_context",
          "llama_kv_cache", "ggml_cuda_init", "llama_new_context", "qwen3moe")  # fmt: skip
 
-_DEVICE = r"(?:CUDA|ROCm|Vulkan|SYCL|Metal)\w*"
+_DEVICE = r"(?:CUDA|ROCm|Vulkan|SYCL|Metal)(?!_Host)\w*"
+"""A card; CUDA_Host is pinned memory of the machine."""
 _BREAKDOWN = re.compile(
     rf"\|\s+- {_DEVICE}[^|]*\|\s*(\d+) =\s*(\d+) \+ \(\s*(\d+) =\s*(\d+) \+\s*(\d+) \+"
     r"\s*(\d+)\) \+\s*(-?\d+) \|"
@@ -37,7 +38,7 @@ def facts(text: str) -> dict[str, Any]:
             sizes(text, rf"{_DEVICE}\s+(?:model )?buffer size =\s+([\d.]+) (MiB)")
         ),
         "host_weight_bytes": _sum(
-            sizes(text, r"CPU(?:_Mapped)?\s+(?:model )?buffer size =\s+([\d.]+) (MiB)")
+            sizes(text, r"(?:CPU(?:_Mapped)?|\w+_Host)\s+(?:model )?buffer size =\s+([\d.]+) (MiB)")
         ),
         "kv_available_bytes": _sum(sizes(text, rf"{_DEVICE} KV buffer size =\s+([\d.]+) (MiB)")),
         "kv_tokens": _cells(text),

@@ -15,10 +15,10 @@ Fp8Config without is_checkpoint_fp8_serialized)."""
 def loading_scheme(case: Case) -> str | None:
     """Return the word after `--quantization` that makes the weights while they load.
 
-    None if there is nothing to make: the weights stay bf16, the engine cannot make them, or the
-    bf16 weights, which may be held first, do not fit the card.
+    None if there is nothing to make: the weights stay bf16, the checkpoint has them, the engine
+    cannot make them, or the bf16 weights, which may be held first, do not fit the card.
     """
-    if case.quantization not in _VLLM_SCHEMES or is_bf16_too_large(case):
+    if case.stored or case.quantization not in _VLLM_SCHEMES or is_bf16_too_large(case):
         return None
     if case.engine == "vllm" and case.is_at_least(VLLM_SCHEMES_SINCE) is not False:
         return _VLLM_SCHEMES[case.quantization]
@@ -28,7 +28,9 @@ def loading_scheme(case: Case) -> str | None:
 
 
 def needs_quantized_checkpoint(case: Case) -> bool:
-    """Whether MODEL must hold the quantised weights already."""
+    """Whether MODEL must hold the quantised weights already, and is not known to."""
+    if case.stored:
+        return False
     return case.quantization.lower() not in {"bf16", "f16"} and loading_scheme(case) is None
 
 

@@ -58,8 +58,9 @@ PHRASES: dict[str, Phrase] = {
         "ru": "SGLang берёт длину отсюда, а не из растяжения rope",
     },
     "why_mem_fraction": {
-        "en": "covers weights and KV cache only; 0.95 runs out of memory",
-        "ru": "только веса и KV-кэш; при 0,95 памяти не хватает",
+        "en": "covers weights and KV cache only; 0.95 has run out of memory: leave room for the "
+        "rest",
+        "ru": "только веса и KV-кэш; при 0,95 памяти уже не хватало: оставьте место остальному",
     },
     "why_ctx_size": {
         "en": "one pool for all slots: with a unified cache it is not multiplied by --parallel",
@@ -76,6 +77,12 @@ PHRASES: dict[str, Phrase] = {
     "why_llama_rope": {
         "en": "the model's own scaling, said again: a GGUF made without it loses it silently",
         "ru": "собственное растяжение модели, сказанное ещё раз: GGUF без него молча его потеряет",
+    },
+    "why_override_kv": {
+        "en": "llama-server caps a slot at the GGUF's context_length, which is config.json's "
+        "{length}: rope reaches {reach}",
+        "ru": "llama-server ограничивает слот числом context_length из GGUF, а это {length} из "
+        "config.json: rope достигает {reach}",
     },
     "why_split_layer": {
         "en": "cards follow each other layer by layer: memory adds up, speed does not",
@@ -96,6 +103,28 @@ PHRASES: dict[str, Phrase] = {
         "ru": "{model} — уже квантованная в {quantization} модель (llm-compressor, ModelOpt или от "
         "издателя): сама эта команда не квантует",
     },
+    "stored_known": {
+        "en": "the checkpoint's weights are {quantization} already (its config.json says "
+        "{stored}): the engine reads that itself, and no flag needs to say it",
+        "ru": "веса модели уже {quantization} (в её config.json: {stored}): движок прочтёт это "
+        "сам, флаг не нужен",
+    },
+    "stored_near": {
+        "en": "the checkpoint's weights are quantised already (its config.json says {stored}): the "
+        "engine reads that itself; they are counted as {quantization}, and scales, groups or "
+        "layers left out may make them a little larger or smaller",
+        "ru": "веса модели уже квантованы (в её config.json: {stored}): движок прочтёт это сам; "
+        "посчитаны как {quantization}, а из-за масштабов, групп и пропущенных слоёв могут быть "
+        "немного больше или меньше",
+    },
+    "stored_unknown": {
+        "en": "the checkpoint's weights are quantised (its config.json says {stored}), in a way "
+        "that veche cannot count: every number here is that of bf16, and MODEL is likely "
+        "smaller; --quant NAME counts it as what it resembles",
+        "ru": "веса модели квантованы (в её config.json: {stored}), но так veche считать не умеет: "
+        "все числа здесь — для bf16, а модель, вероятно, меньше; --quant ИМЯ посчитает её как "
+        "похожую",
+    },
     "gguf_file": {
         "en": "{model} must be a {quantization} GGUF file: convert_hf_to_gguf.py makes one in "
         "16 bits, llama-quantize the rest (both are llama.cpp's)",
@@ -104,9 +133,9 @@ PHRASES: dict[str, Phrase] = {
     },
     "sglang_nodes": {
         "en": "run it on every machine, each with --dist-init-addr FIRST_MACHINE:50000 and "
-        "--node-rank 0 … {last_node} added",
+        "--node-rank 0 … {last_node} added; {model} must be at the same path on each",
         "ru": "запустите на каждой машине, добавив --dist-init-addr ПЕРВАЯ_МАШИНА:50000 и "
-        "--node-rank 0 … {last_node}",
+        "--node-rank 0 … {last_node}; {model} должна лежать на каждой по тому же пути",
     },
     "fp8_needs_checkpoint": {
         "en": "{model} must be a checkpoint that is FP8 already: its bf16 weights do not fit this "
@@ -140,6 +169,12 @@ PHRASES: dict[str, Phrase] = {
         "ru": "эксперты раздаются целиком, потому что их блоки FP8 по 128 не делятся на {ranks}; "
         "памяти не экономит, стоит около 10 % задержки по PCIe",
     },
+    "expert_parallel_asked": {
+        "en": "experts are dealt out whole over all cards, as was asked; costs about 10 % of "
+        "latency over PCIe",
+        "ru": "эксперты раздаются целиком по всем картам, как запрошено; стоит около 10 % задержки "
+        "по PCIe",
+    },
     "longer_context_allowed": {
         "en": "SGLang refuses a length above config.json's max_position_embeddings otherwise",
         "ru": "иначе SGLang откажет длине больше max_position_embeddings из config.json",
@@ -152,9 +187,9 @@ PHRASES: dict[str, Phrase] = {
     },
     "length_contradicts": {
         "en": "config.json says max_position_embeddings {length}, but rope reaches {factor:g} × "
-        "{original} = {reach}: the command goes by the second",
+        "{original} = {reach}: the command goes by {reach}",
         "ru": "в config.json max_position_embeddings {length}, а rope достигает {factor:g} × "
-        "{original} = {reach}: команда следует второму",
+        "{original} = {reach}: команда исходит из {reach}",
     },
     "return_routing": {
         "en": "answers carry the experts that each token went to (vLLM from 0.21, SGLang)",
@@ -285,8 +320,20 @@ PHRASES: dict[str, Phrase] = {
         "полный путь после ExecStart= вместо /usr/bin/env и имени.",
     },
     "ray_head": {
-        "en": "The first of {nodes} machines; run ray-worker.sh on each of the others.",
-        "ru": "Первая из {nodes} машин; на каждой из остальных запустите ray-worker.sh.",
+        "en": "The first of {nodes} machines; run ray-worker.sh on each of the others. "
+        "{model} must be at the same path on every machine.",
+        "ru": "Первая из {nodes} машин; на каждой из остальных запустите ray-worker.sh. "
+        "{model} должна лежать на каждой машине по тому же пути.",
+    },
+    "compose_folder": {
+        "en": "A model on this machine: mount its folder so, and write /models/… in place of "
+        "{model} above.",
+        "ru": "Модель на этой машине: подключите её папку так и напишите выше /models/… вместо "
+        "{model}.",
+    },
+    "compose_latest": {
+        "en": "The newest image at the time of the pull; --engine-version names one that stays.",
+        "ru": "Самый новый образ на момент загрузки; --engine-version назовёт неизменный.",
     },
     "ray_worker": {
         "en": "Every machine but the first: joins the address of the first one.",

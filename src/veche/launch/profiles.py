@@ -61,10 +61,21 @@ def profiles_of(spec: ModelSpec, wish: Wish) -> list[Profile]:
             f"--engine {', '.join(wish.engines)} does not run"
             + (f" --quant {', '.join(wish.quantizations)}" if wish.quantizations else "")
             + (f" --kv {', '.join(wish.kv_dtypes)}" if wish.kv_dtypes else ""),
-            hint="GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
-            "--engine all tries every engine",
+            hint=_what_runs(wish),
         )
     return mark_recommended(profiles, wish.language)
+
+
+def _what_runs(wish: Wish) -> str:
+    if wish.stored and wish.stored.quantization != "bf16" and wish.engines == ("transformers",):
+        name = wish.stored.quantization
+        return f"transformers runs bf16 only, and this checkpoint is {name}: --engine vllm, sglang"
+    if wish.engines == ("transformers",):
+        return "transformers runs bf16 only; --engine all tries every engine"
+    return (
+        "GGUF types (Q4_K_M, …) and q8_0, q4_0 are llama.cpp's; the rest is not; "
+        "--engine all tries every engine"
+    )
 
 
 def profile_of(case: Case, wish: Wish, max_context_tokens: int) -> Profile:
@@ -105,6 +116,8 @@ def _notes_on_fit(case: Case, wish: Wish, fit: Fit, max_context_tokens: int) -> 
 def _choices(wish: Wish, engine: EngineName) -> Iterator[tuple[str, str]]:
     """Yield what can be tried with an engine; a KV type of the wrong engine is passed over."""
     weights = wish.quantizations or DEFAULT_QUANTIZATIONS[engine]
+    if wish.stored is not None and engine != "llama.cpp":
+        weights = (wish.stored.quantization,)
     caches = wish.kv_dtypes or KV_DTYPES[engine]
     known = KV_DTYPES[engine]
     for quantization in weights:
@@ -165,6 +178,7 @@ def _case(
         model_path=wish.model_path,
         engine_version=(wish.engine_versions or {}).get(engine),
         features=wish.features,
+        stored=wish.stored,
     )
     return with_sessions(case, wish.num_sessions)
 

@@ -12,8 +12,8 @@ def ray_scripts(profile: Profile, language: Language = "en") -> dict[str, str]:
     """Return scripts by file name: for the first machine, and for each of the others."""
     cards = profile.num_gpus // profile.num_nodes
     start = [
-        *comment_lines([phrase("ray_head", language, nodes=profile.num_nodes)]),
-        f"ray start --head --port={RAY_PORT} --num-gpus={cards}",
+        *comment_lines([_place(profile, language)]),
+        f"ray status >/dev/null 2>&1 || ray start --head --port={RAY_PORT} --num-gpus={cards}",
         *_wait_for(profile.num_gpus),
     ]
     worker = [
@@ -28,6 +28,11 @@ def ray_scripts(profile: Profile, language: Language = "en") -> dict[str, str]:
         "ray-head.sh": shell_script(profile, language, before=start),
         "ray-worker.sh": "\n".join(worker),
     }
+
+
+def _place(profile: Profile, language: Language) -> str:
+    model, nodes = profile.case.model_path, profile.num_nodes
+    return phrase("ray_head", language, nodes=nodes, model=model)
 
 
 def _wait_for(num_gpus: int) -> list[str]:

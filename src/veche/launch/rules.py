@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from veche.launch.case import Case, EngineName, position_limit, version_of
 from veche.launch.loading import is_bf16_too_large, needs_quantized_checkpoint
+from veche.launch.stored_weights import Certainty
 from veche.planning.quantization import QUANTIZATIONS
+from veche.planning.tensor_parallel import can_split_fp8_blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,13 @@ class Rule:
     env: tuple[tuple[str, str], ...] = ()
     since: str | None = None
     until: str | None = None
+
+
+ABOUT_CHECKPOINT = frozenset(
+    {"quantized_checkpoint", "gguf_file", "fp8_needs_checkpoint"}
+    | {f"stored_{certainty}" for certainty in ("known", "near", "unknown")}
+)
+"""Rules that say what the weights must be, or are."""
 
 
 def rules_for(case: Case) -> tuple[Rule, ...]:
@@ -63,18 +72,38 @@ def _has_untuned_experts(case: Case) -> bool:
 
 def _is_too_large_to_quantise(case: Case) -> bool:
     """Quantising while loading may hold the bf16 weights of a card first."""
-    return QUANTIZATIONS[case.quantization].compute_dtype == "fp8" and is_bf16_too_large(case)
+    is_fp8 = QUANTIZATIONS[case.quantization].compute_dtype == "fp8"
+    return is_fp8 and not case.stored and is_bf16_too_large(case)
 
 
 def _needs_checkpoint(case: Case) -> bool:
     return needs_quantized_checkpoint(case) and not _is_too_large_to_quantise(case)
 
 
+def _must_keep_experts_whole(case: Case) -> bool:
+    is_split = can_split_fp8_blocks(case.spec, case.layout.tensor_parallel)
+    is_block = case.quantization == "fp8-block"
+    return case.layout.has_expert_parallel and is_block and not is_split
+
+
+def _keeps_experts_whole_by_wish(case: Case) -> bool:
+    return case.layout.has_expert_parallel and not _must_keep_experts_whole(case)
+
+
 def _is_yarn(case: Case) -> bool:
     return case.spec.rope.max_scaled_positions is not None
 
 
+def _says(certainty: Certainty) -> Callable[[Case], bool]:
+    return lambda case: case.stored is not None and case.stored.certainty == certainty
+
+
 RULES: tuple[Rule, ...] = (
+    *(
+        Rule(name=f"stored_{certainty}", engine=engine, applies=_says(certainty))
+        for engine in ("vllm", "sglang", "transformers")
+        for certainty in ("known", "near", "unknown")
+    ),
     *(
         Rule(name="quantized_checkpoint", engine=engine, applies=_needs_checkpoint)
         for engine in ("vllm", "sglang")
@@ -133,16 +162,16 @@ RULES: tuple[Rule, ...] = (
         )
         for engine in ("vllm", "sglang")
     ),
-    Rule(
-        name="expert_parallel",
-        engine="vllm",
-        applies=lambda case: case.layout.has_expert_parallel,
-        flags=("--enable-expert-parallel",),
-    ),
-    Rule(
-        name="expert_parallel",
-        engine="sglang",
-        applies=lambda case: case.layout.has_expert_parallel,
+    *(
+        rule
+        for name, applies in (
+            ("expert_parallel", _must_keep_experts_whole),
+            ("expert_parallel_asked", _keeps_experts_whole_by_wish),
+        )
+        for rule in (
+            Rule(name=name, engine="vllm", applies=applies, flags=("--enable-expert-parallel",)),
+            Rule(name=name, engine="sglang", applies=applies),
+        )
     ),
     Rule(
         name="sglang_nodes",

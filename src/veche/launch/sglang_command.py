@@ -8,7 +8,9 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
     """Return the command, and for flags that are not obvious the key of their reason."""
     layout = case.layout
     argv = ["python", "-m", "sglang.launch_server", "--model-path", case.model_path]
-    argv += ["--port", str(port), "--dtype", "bfloat16"]
+    argv += ["--port", str(port)]
+    if not case.stored:
+        argv += ["--dtype", "bfloat16"]
     argv += ["--context-length", str(case.context_tokens)]
     argv += ["--mem-fraction-static", f"{case.utilization:g}"]
     argv += ["--max-running-requests", str(case.step.sequences)]

@@ -41,7 +41,7 @@ def utilizations(engine: EngineName, version: str | None = None) -> tuple[float,
     """Return shares of memory in the order in which they are tried: the engine's default first.
 
     vLLM's default is 0.92 since 0.20 (config/cache.py), and was 0.90. SGLang's share covers
-    weights and KV only, and 0.95 runs out of memory.
+    weights and KV only, and 0.95 has run out of memory.
     """
     own = version_of(version)
     if engine == "vllm" and own is not None and own < (0, 20):

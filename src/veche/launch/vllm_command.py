@@ -11,7 +11,7 @@ def arguments(case: Case, port: int) -> tuple[tuple[str, ...], list[tuple[str, s
     layout = case.layout
     reasons = [("--gpu-memory-utilization", "why_utilization"), ("--max-model-len", "why_length")]
     argv = ["vllm", "serve", case.model_path, "--port", str(port)]
-    if case.quantization == "bf16":
+    if case.quantization == "bf16" and not case.stored:
         argv += ["--dtype", "bfloat16"]
     if scheme := loading_scheme(case):
         argv += ["--quantization", scheme]

@@ -11,8 +11,9 @@ from veche.launch.case import ENGINES, FEATURES, EngineName, Feature, version_of
 from veche.launch.gpus import Gpu, find_gpu
 from veche.launch.layout import Layout
 from veche.launch.memory import Span
+from veche.launch.stored_weights import StoredWeights
 from veche.planning.kv_cache import kv_dtype
-from veche.planning.quantization import quantization
+from veche.planning.quantization import QUANTIZATIONS, quantization
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +36,7 @@ class Wish:
         layout: how the cards share the model.
         engine_versions: installed version by engine.
         features: what the server must offer beside text: routing, lora.
+        stored: what the checkpoint says of its weights: then they are of that type only.
         notes: what the reader must know whichever profile it is.
         spans: what this machine's logs have left of the overhead's interval, by engine.
         language: of reasons and notes.
@@ -55,6 +57,7 @@ class Wish:
     layout: Layout | None = None
     engine_versions: Mapping[str, str] | None = None
     features: tuple[Feature, ...] = ()
+    stored: StoredWeights | None = None
     notes: tuple[str, ...] = ()
     spans: Mapping[str, Span] | None = None
     language: Language = "en"
@@ -95,7 +98,7 @@ def make_wish(
         num_gpus=_positive(num_gpus, "--gpus"),
         num_nodes=_positive(num_nodes, "--nodes"),
         engines=_engine_names(engines),
-        quantizations=_each(quantizations, lambda name: quantization(name).name),
+        quantizations=_each(quantizations, _weights_name),
         kv_dtypes=_each(kv_dtypes, kv_dtype),
         context_tokens=None if context_tokens is None else _positive(context_tokens, "--context"),
         num_sessions=_positive(num_sessions, "--sessions"),
@@ -195,6 +198,24 @@ def _engine_names(names: Sequence[str]) -> tuple[EngineName, ...]:
 
 def _each(names: Sequence[str] | None, read: Callable[[str], str]) -> tuple[str, ...] | None:
     return None if names is None else tuple(dict.fromkeys(read(name) for name in names))
+
+
+def _weights_name(name: str) -> str:
+    """Return the quantisation that is meant.
+
+    Raises:
+        InputError: there is none; the nearest of those that are listed is named.
+    """
+    try:
+        return quantization(name).name
+    except InputError as error:
+        listed = {known.lower(): known for known in QUANTIZATIONS}
+        near = difflib.get_close_matches(name.lower(), listed, n=1, cutoff=0.5)
+        raise InputError(
+            error.message,
+            hint=(f"did you mean {listed[near[0]]!r}? " if near else "")
+            + f"known: {', '.join(QUANTIZATIONS)}",
+        ) from error
 
 
 def _engine(name: str) -> EngineName:
