@@ -50,14 +50,14 @@ def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) ->
     texts = {
         "context": wanted,
         "sessions": case.sessions,
-        "needed": format_bytes(needed),
-        "low": format_bytes(low),
-        "high": format_bytes(high),
-        "left": format_bytes(max(0, low - needed)),
+        "needed": format_bytes(needed, language),
+        "low": format_bytes(low, language),
+        "high": format_bytes(high, language),
+        "left": format_bytes(max(0, low - needed), language),
         "possible": possible,
         "reach": limit,
-        "weights": format_bytes(memory.weight_bytes_per_gpu),
-        "visible": format_bytes(case.gpu.visible_bytes[0]),
+        "weights": format_bytes(memory.weight_bytes_per_gpu, language),
+        "visible": format_bytes(case.gpu.visible_bytes[0], language),
     }
     key = _reason(fits=fits, wanted=wanted, limit=limit, needed=needed, interval=(low, high))
     return Fit(
