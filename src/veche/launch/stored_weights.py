@@ -59,7 +59,7 @@ def checked_against(
             raise InputError(
                 f"--quant {name}: the weights of {where} are {stored.quantization} already "
                 f"(config.json, quantization_config: {stored.told})",
-                hint=f"leave --quant out, or take the bf16 checkpoint for {name}",
+                hint="leave --quant out, or give the folder of the bf16 checkpoint",
             )
     return stored
 
