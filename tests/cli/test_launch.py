@@ -299,3 +299,14 @@ def test_numbers_of_cards_are_written_alike(veche):
         assert re.fullmatch(r"\d+\.\d\d(–\d+\.\d\d)?", memory)
         assert re.fullmatch(r"[\d,]+", bandwidth)
         assert re.fullmatch(r"[\d,]+\.\d", tflops)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--gpus", "1000000000"), ("--nodes", "5000"), ("--engine-version", "9" * 5000)],
+    ids=["gpus", "nodes", "version"],
+)
+def test_numbers_beyond_reason_are_refused_at_once(veche, words):
+    done = veche("launch", "agi", *words, "--json")
+    assert done.code == 2
+    assert words[0] in done.error["message"]

@@ -210,7 +210,7 @@ HARD_RECIPES = {
     "a key twice": b"{name: t, base: olmoe-1b-7b, base: mixtral-8x7b}",
     "a field twice": b"{name: t, base: olmoe-1b-7b, fields: {num_experts: 64, num_experts: 64}}",
     "half a surrogate pair": b'{name: "\\ud800", base: olmoe-1b-7b}',
-    "too long": b"# " + b"x" * 70_000 + b"\n{name: t, base: olmoe-1b-7b}",
+    "too long": b"# " + b"x" * 40_000 + b"\n{name: t, base: olmoe-1b-7b}",
     "a pipe for a base": b"{name: t, base: PIPE}",
     "UTF-16": "{name: t, base: olmoe-1b-7b}".encode("utf-16"),
     "a huge number": b"{name: t, base: olmoe-1b-7b, fields: {rope_theta: " + b"9" * 5001 + b"}}",

@@ -15,6 +15,9 @@ from veche.launch.stored_weights import StoredWeights
 from veche.planning.kv_cache import kv_dtype
 from veche.planning.quantization import QUANTIZATIONS, quantization
 
+_MOST, _MOST_OF_ANYTHING = {"--gpus": 1024, "--nodes": 1024}, 2**31
+_MAX_VERSION_LENGTH = 60
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
@@ -154,7 +157,7 @@ def _check_versions(wish: Wish) -> None:
         InputError: a text does not begin with a number.
     """
     for engine, version in (wish.engine_versions or {}).items():
-        if version_of(version) is None:
+        if len(version) > _MAX_VERSION_LENGTH or version_of(version) is None:
             raise InputError(
                 f"--engine-version {version!r} is not a version of {engine}",
                 hint="write it as 0.24 or 0.28.0 (of llama.cpp: b6413)",
@@ -178,10 +181,11 @@ def _positive(number: int, flag: str) -> int:
     """Return `number`, which counts something.
 
     Raises:
-        InputError: it is less than one.
+        InputError: it is less than one, or more than anybody has.
     """
-    if number < 1:
-        raise InputError(f"{flag} is {number}", hint="it must be at least 1")
+    most = _MOST.get(flag, _MOST_OF_ANYTHING)
+    if not 1 <= number <= most:
+        raise InputError(f"{flag} is {number}", hint=f"it must be at least 1 and at most {most:,}")
     return number
 
 

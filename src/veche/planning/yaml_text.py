@@ -7,7 +7,7 @@ import yaml
 
 from veche.core.errors import RecipeError
 
-MAX_BYTES, _MAX_NODES, _MAX_DEPTH = 65_536, 10_000, 20
+MAX_BYTES, _MAX_NODES, _MAX_DEPTH = 32_768, 10_000, 20
 
 
 class _OnceLoader(yaml.SafeLoader):
