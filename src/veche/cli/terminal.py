@@ -8,14 +8,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from veche.core.errors import InputError, VecheError
 from veche.core.language import LANGUAGES, Language, language_from_environment
@@ -76,6 +68,15 @@ class TerminalProgress:
     @contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator[Advance]:
         """Show a bar while the block runs."""
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TaskProgressColumn,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
