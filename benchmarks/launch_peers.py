@@ -29,7 +29,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils.logging import set_verbosity_error
 
 from veche.checkpoint.config import spec_of
-from veche.launch.case import position_limit
 from veche.launch.gpus import GIB
 from veche.planning.bases import load_base
 from veche.planning.planner import make_plan
@@ -102,7 +101,7 @@ def question_of(name: str, scratch: Path) -> Question:
         (snapshot / "config.json").write_text(json.dumps(config), encoding="utf-8")
         if repo == "indexed":
             (snapshot / "model.safetensors.index.json").write_text(index, encoding="utf-8")
-    context = min(CONTEXT_TOKENS, position_limit(spec_of(config, where=name)))
+    context = min(CONTEXT_TOKENS, spec_of(config, where=name).position_limit)
     return Question(
         name=name,
         folder=folder,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veche.checkpoint.families import Family, family_of
 from veche.checkpoint.spec import ModelSpec, RopeSpec
-from veche.core.errors import ConfigError, VecheError
+from veche.core.errors import ConfigError, UnsupportedError, VecheError
 from veche.core.files import read_json_object
 
 _Count = Annotated[int, Field(gt=0, le=2**31, strict=True)]
@@ -75,6 +75,22 @@ def read_config(path: Path) -> dict[str, Any]:
         return read_json_object(file)
     except VecheError as error:
         raise ConfigError(error.message, hint=error.hint) from error
+
+
+def require_unquantised(config: dict[str, Any], where: str) -> None:
+    """Refuse a config.json whose weights are quantised: surgery needs the original ones.
+
+    Raises:
+        UnsupportedError: it has a quantization_config.
+    """
+    entry = config.get("quantization_config")
+    if entry:
+        method = entry.get("quant_method", "unknown") if isinstance(entry, dict) else "unknown"
+        raise UnsupportedError(
+            f"{where} is quantised ({method}): its config.json has quantization_config, and "
+            "surgery needs the original weights",
+            hint="use the bf16 checkpoint of this model; quantise the grown model afterwards",
+        )
 
 
 def spec_of(config: dict[str, Any], *, where: str = "config.json") -> ModelSpec:

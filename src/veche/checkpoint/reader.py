@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.checkpoint.config import read_config, spec_of
+from veche.checkpoint.config import read_config, require_unquantised, spec_of
 from veche.checkpoint.header import TensorInfo, read_header
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import CheckpointError, UnsupportedError
@@ -62,12 +62,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"{folder} is not a folder", hint="give the folder that holds config.json"
         )
     config = read_config(folder)
-    if config.get("quantization_config"):
-        raise UnsupportedError(
-            f"{folder} is quantised (its config.json has quantization_config), and surgery needs "
-            "the original weights",
-            hint="use the bf16 checkpoint of this model",
-        )
+    require_unquantised(config, str(folder))
     shards = shards_of(folder)
     return Checkpoint(
         folder=folder,

@@ -91,6 +91,15 @@ class ModelSpec:
         return self.num_attention_heads // self.num_key_value_heads
 
     @property
+    def position_limit(self) -> int:
+        """The longest sequence that the positions reach.
+
+        With YaRN and its kin it is factor · original, whatever max_position_embeddings says; where
+        an engine reads the latter (vLLM from 0.30, SGLang), its command says otherwise.
+        """
+        return self.rope.max_scaled_positions or self.max_position_embeddings
+
+    @property
     def num_sparse_layers(self) -> int:
         """Layers whose MLP is a mixture of experts (the rule of Qwen3MoeDecoderLayer)."""
         return sum(self.is_sparse_layer(layer) for layer in range(self.num_hidden_layers))

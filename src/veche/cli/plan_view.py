@@ -56,9 +56,9 @@ def show_difference(difference: "PlanDifference", language: "Language") -> None:
     """Print which fields of two results differ, and what each costs."""
     from rich.table import Table
 
-    from veche.core.units import format_bytes, format_count
+    from veche.planning.accounting import FLOPS_CONTEXT_TOKENS
     from veche.planning.phrases import phrase
-    from veche.planning.summary import short_value
+    from veche.planning.summary import COSTS, short_value
 
     first, second = difference.recipes
     stdout.print(phrase("diff_title", language, a=first, b=second), style="bold", markup=False)
@@ -76,11 +76,9 @@ def show_difference(difference: "PlanDifference", language: "Language") -> None:
         ]
         table.add_row(each.name, *cells)
         table.add_section()
-    for name, pair in difference.costs.items():
-        shown = format_bytes if "bytes" in name else format_count
-        table.add_row(
-            phrase(f"cost_{name}", language, context=4096), *(shown(v, language) for v in pair)
-        )
+    for name, shown in COSTS:
+        label = phrase(f"cost_{name}", language, context=FLOPS_CONTEXT_TOKENS)
+        table.add_row(label, *(shown(value, language) for value in difference.costs[name]))
     stdout.print(table)
     if not difference.fields:
         stdout.print(phrase("diff_same", language), markup=False)

@@ -10,6 +10,7 @@ from veche.planning.tensor_parallel import (
     FP8_BLOCK,
     can_split_fp8_blocks,
     can_split_heads,
+    feasible_fp8_tensor_parallel,
     feasible_tensor_parallel,
 )
 
@@ -91,7 +92,7 @@ def check_fp8_blocks(spec: ModelSpec, layout: Layout) -> None:
     ranks = layout.tensor_parallel
     if ranks == 1 or layout.has_expert_parallel or can_split_fp8_blocks(spec, ranks):
         return
-    possible = [n for n in feasible_tensor_parallel(spec) if can_split_fp8_blocks(spec, n)]
+    possible = feasible_fp8_tensor_parallel(spec)
     width = spec.moe_intermediate_size or spec.intermediate_size
     way = f"--tp {_list(possible)}" if possible else "--quant fp8-tensor"
     raise InputError(

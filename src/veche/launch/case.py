@@ -80,12 +80,3 @@ def version_of(text: str | None) -> tuple[int, ...] | None:
         if digits != part:
             break
     return tuple(numbers) or None
-
-
-def position_limit(spec: ModelSpec) -> int:
-    """Return the longest sequence that a model's positions reach.
-
-    With YaRN and its kin it is factor · original, whatever max_position_embeddings says; where
-    an engine reads the latter (vLLM from 0.30, SGLang), its command says otherwise.
-    """
-    return spec.rope.max_scaled_positions or spec.max_position_embeddings

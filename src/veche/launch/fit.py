@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from veche.core.language import Language
 from veche.core.units import format_bytes
-from veche.launch.case import Case, position_limit
+from veche.launch.case import Case
 from veche.launch.memory import Memory, Span, memory_of
 from veche.launch.phrases import phrase
 from veche.planning.kv_cache import BLOCK_TOKENS, tokens_in
@@ -42,7 +42,7 @@ def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) ->
         span: what was learned of the overhead; see memory_of.
         language: of the reason.
     """
-    limit, wanted = position_limit(case.spec), case.context_tokens
+    limit, wanted = case.spec.position_limit, case.context_tokens
     low, high = memory.kv_available_bytes
     needed = min(wanted, limit) * _sessions_of_one_replica(case) * memory.kv_bytes_per_token_per_gpu
     possible = longest_context(case, span)
@@ -70,7 +70,7 @@ def fit_of(case: Case, memory: Memory, span: Span | None, language: Language) ->
 
 def has_room(case: Case, span: Span | None = None) -> bool:
     """Whether all sessions of the case's context surely fit, in memory and in its positions."""
-    if case.context_tokens > position_limit(case.spec):
+    if case.context_tokens > case.spec.position_limit:
         return False
     memory = memory_of(case, span=span)
     share = memory.kv_available_bytes[0] // _sessions_of_one_replica(case)
@@ -79,7 +79,7 @@ def has_room(case: Case, span: Span | None = None) -> bool:
 
 def longest_context(case: Case, span: Span | None = None) -> int:
     """Return the longest sequence of which all sessions surely fit, in whole blocks; 0 for none."""
-    limit = position_limit(case.spec)
+    limit = case.spec.position_limit
     if has_room(replace(case, context_tokens=limit), span):
         return limit
     blocks = _largest(
@@ -91,7 +91,7 @@ def longest_context(case: Case, span: Span | None = None) -> int:
 
 def most_sessions(case: Case, span: Span | None = None) -> int:
     """Return how many sequences of the case's length surely fit; 0 for none."""
-    case = replace(case, context_tokens=min(case.context_tokens, position_limit(case.spec)))
+    case = replace(case, context_tokens=min(case.context_tokens, case.spec.position_limit))
     memory = memory_of(case, span=span)
     bound = tokens_in(memory.kv_available_bytes[1], memory.kv_bytes_per_token_per_gpu)
     return _largest(

@@ -6,7 +6,7 @@ from typing import Any
 
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
-from veche.launch.case import Case, EngineName, position_limit
+from veche.launch.case import Case, EngineName
 from veche.launch.command import Command, command_for, facts_of
 from veche.launch.fit import Fit, fit_of, has_room, longest_context, useful_length, with_sessions
 from veche.launch.layout import choose_layout
@@ -93,7 +93,7 @@ def profile_of(case: Case, wish: Wish, max_context_tokens: int) -> Profile:
         reason = phrase(blocked, wish.language, **facts_of(case))
         fit = replace(fit, fits=False, reason=reason, max_sessions=0)
         max_context_tokens = 0
-    served = replace(case, context_tokens=min(case.context_tokens, position_limit(case.spec)))
+    served = replace(case, context_tokens=min(case.context_tokens, case.spec.position_limit))
     command = command_for(served, language=wish.language)
     notes = (*wish.notes, *command.notes, *_notes_on_fit(served, wish, fit, max_context_tokens))
     command = replace(command, notes=notes)
@@ -143,7 +143,7 @@ def _best_utilization(
     """
     version = (wish.engine_versions or {}).get(engine)
     shares = (wish.utilization,) if wish.utilization else utilizations(engine, version)
-    span, limit = (wish.spans or {}).get(engine), position_limit(spec)
+    span, limit = (wish.spans or {}).get(engine), spec.position_limit
     cases = [_case(spec, wish, engine, quantization, kv, share) for share in shares]
     wanted = wish.context_tokens or useful_length(0, limit)
     tried = [replace(case, context_tokens=wanted) for case in cases]
@@ -172,7 +172,7 @@ def _case(
         quantization=quantization,
         kv_dtype=kv,
         utilization=share,
-        context_tokens=wish.context_tokens or position_limit(spec),
+        context_tokens=wish.context_tokens or spec.position_limit,
         num_nodes=wish.num_nodes,
         step=step,
         model_path=wish.model_path,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from veche.core.language import Language
-from veche.launch.case import position_limit
 from veche.launch.phrases import phrase
 from veche.launch.profile import Profile
 from veche.launch.support import utilizations
@@ -72,7 +71,7 @@ def reason_for(profile: Profile, language: Language) -> str:
 def _order(profile: Profile) -> tuple[float, float]:
     usual = utilizations(profile.engine, profile.case.engine_version)[0]
     tight = TIGHT if profile.utilization > usual else 0.0
-    useful = min(USEFUL_CONTEXT_TOKENS, position_limit(profile.case.spec))
+    useful = min(USEFUL_CONTEXT_TOKENS, profile.case.spec.position_limit)
     short = SHORT * max(0.0, math.log2(useful / max(1, profile.max_context_tokens)))
     loss = WEIGHT_LOSS[profile.quantization] + KV_LOSS[profile.kv_dtype]
     return loss + ENGINE_ORDER[profile.engine] + tight + short, -profile.decode_tokens_per_s[0]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from veche.launch.case import Case, EngineName, position_limit, version_of
+from veche.launch.case import Case, EngineName, version_of
 from veche.launch.loading import is_bf16_too_large, needs_quantized_checkpoint
 from veche.launch.stored_weights import Certainty
 from veche.planning.quantization import QUANTIZATIONS
@@ -193,7 +193,7 @@ RULES: tuple[Rule, ...] = (
             name="length_contradicts",
             engine=engine,
             applies=lambda case: (
-                _is_yarn(case) and position_limit(case.spec) != case.spec.max_position_embeddings
+                _is_yarn(case) and case.spec.position_limit != case.spec.max_position_embeddings
             ),
         )
         for engine in ("vllm", "sglang", "llama.cpp", "transformers")

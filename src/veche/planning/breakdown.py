@@ -13,7 +13,7 @@ from veche.planning.accounting import (
 )
 from veche.planning.kv_cache import kv_bytes_per_token
 from veche.planning.quantization import QUANTIZATIONS, weights_by_kind
-from veche.planning.tensor_parallel import can_split_fp8_blocks, feasible_tensor_parallel
+from veche.planning.tensor_parallel import feasible_fp8_tensor_parallel, feasible_tensor_parallel
 
 SHOWN_KV_DTYPES = ("bf16", "fp8", "q8_0", "q4_0")
 SHOWN_CONTEXTS = (4096, 32_768, 131_072)
@@ -61,10 +61,7 @@ class Breakdown:
 
 def breakdown_of(spec: ModelSpec) -> Breakdown:
     """Take the costs of `spec` apart."""
-    contexts = sorted(
-        {*SHOWN_CONTEXTS, spec.rope.max_scaled_positions or spec.max_position_embeddings}
-    )
-    cards = feasible_tensor_parallel(spec)
+    contexts = sorted({*SHOWN_CONTEXTS, spec.position_limit})
     kv_each = {dtype: kv_bytes_per_token(spec, dtype) for dtype in SHOWN_KV_DTYPES}
     return Breakdown(
         parameters=_present(asdict(parameter_groups(spec))),
@@ -78,8 +75,8 @@ def breakdown_of(spec: ModelSpec) -> Breakdown:
             tokens: flops_by_group(spec, tokens)
             for tokens in sorted({FLOPS_CONTEXT_TOKENS, *contexts})
         },
-        tensor_parallel=cards,
-        fp8_block_tensor_parallel=tuple(n for n in cards if can_split_fp8_blocks(spec, n)),
+        tensor_parallel=feasible_tensor_parallel(spec),
+        fp8_block_tensor_parallel=feasible_fp8_tensor_parallel(spec),
     )
 
 

@@ -4,14 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from veche.planning.plan import BuildPlan, Effect, FieldChange
-
-_COSTS = (
-    "parameters",
-    "active_parameters",
-    "weight_bytes",
-    "kv_bytes_per_token",
-    "flops_per_token",
-)
+from veche.planning.summary import COSTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +83,9 @@ def difference_of(first: BuildPlan, second: BuildPlan) -> PlanDifference:
         bases=(first.base, second.base),
         fields=tuple(differences),
         operations=(first.operations, second.operations),
-        costs={name: (getattr(first.after, name), getattr(second.after, name)) for name in _COSTS},
+        costs={
+            name: (getattr(first.after, name), getattr(second.after, name)) for name, _ in COSTS
+        },
         num_conflicts=(len(first.conflicts), len(second.conflicts)),
     )
 

@@ -21,6 +21,10 @@ GROWING_FIELDS = ("moe_intermediate_size", "num_attention_heads", "num_key_value
 """Fields whose growth has an exact operation."""
 
 
+_OWN_WORDS = ("attention_dropout", "router_aux_loss_coef", "output_router_logits")
+"""Fields of which a plan has more to say than the table: a phrase of that name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The effect of one change."""
@@ -74,7 +78,8 @@ def _by_fact(case: Case) -> Verdict:
     if fact.effect in ("needs_weights", "exact"):
         raise _impossible(case)
     effect = Effect(fact.effect)
-    reason = _as_clause(fact.reason(case.language))
+    has_own_words = case.name in _OWN_WORDS
+    reason = case.say(case.name) if has_own_words else _as_clause(fact.reason(case.language))
     return Verdict(effect=effect, is_lossy=fact.is_lossy, reason=reason)
 
 
@@ -133,18 +138,6 @@ def _dense_width(case: Case) -> Verdict:
     return Verdict(effect=Effect.INERT, reason=reason)
 
 
-def _dropout(case: Case) -> Verdict:
-    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("attention_dropout"))
-
-
-def _aux_loss(case: Case) -> Verdict:
-    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("router_aux_loss_coef"))
-
-
-def _router_logits(case: Case) -> Verdict:
-    return Verdict(effect=Effect.TRAINING_ONLY, reason=case.say("output_router_logits"))
-
-
 def _require_growth(case: Case) -> None:
     if not isinstance(case.before, int):
         raise RecipeError(
@@ -177,7 +170,4 @@ _JUDGES: Mapping[str, Callable[[Case], Verdict]] = {
     "num_attention_heads": _query_heads,
     "num_key_value_heads": _kv_heads,
     "intermediate_size": _dense_width,
-    "attention_dropout": _dropout,
-    "router_aux_loss_coef": _aux_loss,
-    "output_router_logits": _router_logits,
 }

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from veche.core.language import Language
-from veche.planning.breakdown import breakdown_of
 from veche.planning.phrases import phrase
 from veche.planning.plan import BuildPlan
 from veche.planning.summary import cost_rows, detail_rows, field_rows, quiet_fields
+from veche.planning.tensor_parallel import feasible_fp8_tensor_parallel, feasible_tensor_parallel
 
 
 def plan_markdown(plan: BuildPlan, language: Language) -> str:
@@ -51,12 +51,12 @@ def plan_markdown(plan: BuildPlan, language: Language) -> str:
 
 def cards_line(plan: BuildPlan, language: Language) -> str:
     """Return the sentence about how many cards can share the model, before and after."""
-    before, after = breakdown_of(plan.base_spec), breakdown_of(plan.target_spec)
+    before, after = plan.base_spec, plan.target_spec
     numbers = {
-        "before": before.tensor_parallel,
-        "after": after.tensor_parallel,
-        "fp8_before": before.fp8_block_tensor_parallel,
-        "fp8_after": after.fp8_block_tensor_parallel,
+        "before": feasible_tensor_parallel(before),
+        "after": feasible_tensor_parallel(after),
+        "fp8_before": feasible_fp8_tensor_parallel(before),
+        "fp8_after": feasible_fp8_tensor_parallel(after),
     }
     texts = {key: ", ".join(map(str, value)) or "-" for key, value in numbers.items()}
     return phrase("cards", language, **texts)

@@ -254,7 +254,6 @@ PHRASES: dict[str, Phrase] = {
         "en": "This plan cannot be built until that is decided.",
         "ru": "Пока это не решено, план нельзя построить.",
     },
-    "written": {"en": "Plan written to {path}", "ru": "План записан в {path}"},
 }
 
 

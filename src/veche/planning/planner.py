@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from veche.checkpoint.config import spec_of
+from veche.checkpoint.config import require_unquantised, spec_of
 from veche.checkpoint.edit import edited, key_of
 from veche.checkpoint.families import QkNorm
 from veche.checkpoint.spec import ModelSpec
@@ -66,7 +66,7 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     )
 
 
-def require_plannable(config: Mapping[str, Any], spec: ModelSpec, name: str) -> None:
+def require_plannable(config: dict[str, Any], spec: ModelSpec, name: str) -> None:
     """Refuse a base that nothing can be built from.
 
     Raises:
@@ -80,12 +80,7 @@ def require_plannable(config: Mapping[str, Any], spec: ModelSpec, name: str) -> 
             if can_be_carved
             else "plan a mixture of experts, or carve a dense llama model: veche carve --help",
         )
-    if config.get("quantization_config"):
-        method = dict(config["quantization_config"]).get("quant_method", "unknown")
-        raise UnsupportedError(
-            f"{name} is quantised ({method}): growth needs the weights in bf16, fp16 or fp32",
-            hint="take the checkpoint that it was made from; quantise the grown model afterwards",
-        )
+    require_unquantised(config, name)
 
 
 def _in_terms_of(base: ModelSpec, recipe: Recipe) -> Recipe:

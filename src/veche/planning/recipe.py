@@ -141,19 +141,17 @@ def with_choices(recipe: Recipe, choices: Mapping[str, Any]) -> Recipe:
         return Recipe.model_validate(merged)
     except ValidationError as error:
         flag = _FLAGS.get(str(error.errors()[0]["loc"][0]), "")
-        raise RecipeError(flag + _first_problem(error), hint=_usage(flag)) from error
+        problem = f"{flag} {_first_problem(error)}".lstrip()
+        hint = f"what {flag} takes: veche plan --help" if flag else ""
+        raise RecipeError(problem, hint=hint) from error
     except ValueError as error:
         raise RecipeError(f"--set: {error}", hint="keep one of the two") from error
 
 
 _FLAGS = {
-    "mode": "--mode ", "seed": "--seed ", "rope_length": "--rope-length ",
-    "tensor_parallel": "--tp ", "base": "--base ",
+    "mode": "--mode", "seed": "--seed", "rope_length": "--rope-length",
+    "tensor_parallel": "--tp", "base": "--base",
 }  # fmt: skip
-
-
-def _usage(flag: str) -> str:
-    return f"what {flag.strip()} takes: veche plan --help" if flag else ""
 
 
 def _parse_assignment(text: str) -> tuple[str, FieldWish]:

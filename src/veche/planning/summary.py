@@ -14,13 +14,14 @@ SHOWN_QUANTIZATIONS = ("bf16", "fp8-block", "int8", "awq-int4", "nvfp4", "Q8_0",
 """Of those in `Breakdown.weight_bytes`, the ones that tables for people have."""
 
 _Show = Callable[[float, Language], str]
-_COSTS: tuple[tuple[str, _Show], ...] = (
+COSTS: tuple[tuple[str, _Show], ...] = (
     ("parameters", format_count),
     ("active_parameters", format_count),
     ("weight_bytes", format_bytes),
     ("kv_bytes_per_token", format_bytes),
     ("flops_per_token", format_count),
 )
+"""What a reader looks at first: fields of `Costs`, and how each is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +87,7 @@ def cost_rows(plan: BuildPlan, language: Language) -> list[CostRow]:
             language=language,
             show=show,
         )
-        for name, show in _COSTS
+        for name, show in COSTS
     ]
 
 

@@ -19,6 +19,11 @@ def feasible_tensor_parallel(spec: ModelSpec, *, limit: int = 64) -> tuple[int, 
     return tuple(n for n in range(1, limit + 1) if can_split_heads(spec, n))
 
 
+def feasible_fp8_tensor_parallel(spec: ModelSpec) -> tuple[int, ...]:
+    """Return those of them that can also share the FP8 blocks of its experts."""
+    return tuple(n for n in feasible_tensor_parallel(spec) if can_split_fp8_blocks(spec, n))
+
+
 def can_split_fp8_blocks(spec: ModelSpec, tensor_parallel: int) -> bool:
     """Whether (expert width / TP) % 128 = 0, which block-scaled FP8 experts need."""
     width = spec.moe_intermediate_size or spec.intermediate_size or 0
