@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from veche.demo.source import source_folder
-from veche.surgery.calibration import heldout_text
-from veche.surgery.carving import CarveSettings, carve
-from veche.surgery.compare import Comparison, windows
+from veche.surgery.carving.calibration import heldout_text
+from veche.surgery.carving.carve import CarveSettings, carve
+from veche.surgery.carving.partition import kept_experts
 from veche.surgery.loading import Model, load_model, load_tokenizer
-from veche.surgery.partition import kept_experts
+from veche.surgery.verification.compare import Comparison, windows
 
 WINDOW_TOKENS = 512
 

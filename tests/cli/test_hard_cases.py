@@ -51,7 +51,7 @@ def test_verifying_leaves_the_plan_as_it_is(tmp_path):
     from veche.planning.planner import make_plan
     from veche.planning.recipe import Recipe
     from veche.surgery.build import build
-    from veche.surgery.verify import VerifySettings, verify
+    from veche.surgery.verification.verify import VerifySettings, verify
 
     source = tiny_models.tiny_mixtral(tmp_path / "m")
     yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 512}

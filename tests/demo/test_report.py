@@ -24,9 +24,9 @@ from veche.launch.profiles import profiles_for
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe, load_recipe
 from veche.surgery.build import build
-from veche.surgery.calibration import calibration_text, heldout_text
-from veche.surgery.carving import CarveSettings, carve
-from veche.surgery.verify import VerifySettings, verify
+from veche.surgery.carving.calibration import calibration_text, heldout_text
+from veche.surgery.carving.carve import CarveSettings, carve
+from veche.surgery.verification.verify import VerifySettings, verify
 
 QUESTION = "Is <b>1 & 1</b> two? <script>alert('x')</script> {{ 7 * 7 }}"
 FIELDS = {

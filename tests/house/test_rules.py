@@ -32,15 +32,15 @@ FRAMEWORK_FILES = {
     "engines/embedded/loading.py",
     "engines/embedded/router_tap.py",
     "engines/embedded/sampling.py",
-    "surgery/carving.py",
-    "surgery/carving_check.py",
-    "surgery/carving_fit.py",
-    "surgery/compare.py",
-    "surgery/gguf_source.py",
+    "surgery/carving/carve.py",
+    "surgery/carving/check.py",
+    "surgery/carving/fit.py",
+    "surgery/verification/compare.py",
+    "surgery/gguf/source.py",
     "surgery/loading.py",
-    "surgery/partition.py",
-    "surgery/router_fit.py",
-    "surgery/verify.py",
+    "surgery/carving/partition.py",
+    "surgery/carving/router_fit.py",
+    "surgery/verification/verify.py",
 }
 """Files that import torch, transformers or peft when they are imported. Kept exact."""
 PHRASE_FILES = {

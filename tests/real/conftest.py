@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from veche.planning.plan import BuildPlan
-from veche.surgery.carving import CarveReport
+from veche.surgery.carving.carve import CarveReport
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ def real_model(tmp_path_factory) -> RealModel:
     from veche.planning.planner import make_plan
     from veche.planning.recipe import load_recipe, with_choices
     from veche.surgery.build import build
-    from veche.surgery.carving import CarveSettings, carve
-    from veche.surgery.gguf_source import convert_gguf
+    from veche.surgery.carving.carve import CarveSettings, carve
+    from veche.surgery.gguf.source import convert_gguf
 
     try:
         weights = weights_file()

@@ -9,9 +9,9 @@ from tests.cli.interrupting import interrupt
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from veche.demo.chain import RECORD_NAME
-from veche.surgery.calibration import heldout_text
+from veche.surgery.carving.calibration import heldout_text
 from veche.surgery.names import PLAN_NAME
-from veche.surgery.verify import VerifySettings, verify
+from veche.surgery.verification.verify import VerifySettings, verify
 
 pytestmark = pytest.mark.real_model
 

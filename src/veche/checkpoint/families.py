@@ -124,6 +124,7 @@ class TensorKind(StrEnum):
     Q_BIAS = "q_bias"
     K_BIAS = "k_bias"
     V_BIAS = "v_bias"
+    O_BIAS = "o_bias"
     QK_NORM = "qk_norm"
     ROUTER = "router"
     EXPERT_GATE = "expert_gate"
@@ -131,8 +132,13 @@ class TensorKind(StrEnum):
     EXPERT_DOWN = "expert_down"
     FUSED_GATE_UP = "fused_gate_up"
     FUSED_DOWN = "fused_down"
-    SHARED_EXPERT = "shared_expert"
-    DENSE_MLP = "dense_mlp"
+    SHARED_GATE = "shared_expert.gate_proj"
+    SHARED_UP = "shared_expert.up_proj"
+    SHARED_DOWN = "shared_expert.down_proj"
+    SHARED_ROUTER = "shared_expert_gate"
+    DENSE_GATE = "mlp.gate_proj"
+    DENSE_UP = "mlp.up_proj"
+    DENSE_DOWN = "mlp.down_proj"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +163,14 @@ _IN_LAYER = {
     "self_attn.q_proj.bias": TensorKind.Q_BIAS,
     "self_attn.k_proj.bias": TensorKind.K_BIAS,
     "self_attn.v_proj.bias": TensorKind.V_BIAS,
+    "self_attn.o_proj.bias": TensorKind.O_BIAS,
     "self_attn.q_norm.weight": TensorKind.QK_NORM,
     "self_attn.k_norm.weight": TensorKind.QK_NORM,
     "input_layernorm.weight": TensorKind.NORM,
     "post_attention_layernorm.weight": TensorKind.NORM,
-    "mlp.gate_proj.weight": TensorKind.DENSE_MLP,
-    "mlp.up_proj.weight": TensorKind.DENSE_MLP,
-    "mlp.down_proj.weight": TensorKind.DENSE_MLP,
+    "mlp.gate_proj.weight": TensorKind.DENSE_GATE,
+    "mlp.up_proj.weight": TensorKind.DENSE_UP,
+    "mlp.down_proj.weight": TensorKind.DENSE_DOWN,
 }
 _LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _EXPERT = re.compile(r"experts\.(\d+)\.(\w+)\.weight")
@@ -189,11 +196,13 @@ def _role_in_moe_block(rest: str, family: Family, layer: int) -> TensorRole | No
         "gate.weight": TensorKind.ROUTER,
         "experts.gate_up_proj": TensorKind.FUSED_GATE_UP,
         "experts.down_proj": TensorKind.FUSED_DOWN,
+        "shared_expert.gate_proj.weight": TensorKind.SHARED_GATE,
+        "shared_expert.up_proj.weight": TensorKind.SHARED_UP,
+        "shared_expert.down_proj.weight": TensorKind.SHARED_DOWN,
+        "shared_expert_gate.weight": TensorKind.SHARED_ROUTER,
     }
     if rest in fixed:
         return TensorRole(kind=fixed[rest], layer=layer)
-    if rest.startswith("shared_expert"):
-        return TensorRole(kind=TensorKind.SHARED_EXPERT, layer=layer)
     if (match := _EXPERT.fullmatch(rest)) and match[2] in family.expert_names:
         kind = _EXPERT_KINDS[family.expert_names.index(match[2])]
         return TensorRole(kind=kind, layer=layer, expert=int(match[1]))

@@ -8,7 +8,7 @@ import typer
 from veche.cli.terminal import JsonOption, TerminalProgress, print_json, stdout
 
 if TYPE_CHECKING:
-    from veche.surgery.carving import CarveReport
+    from veche.surgery.carving.carve import CarveReport
 
 
 def carve(
@@ -40,8 +40,8 @@ def carve(
     from veche.core.files import read_text
 
     require_extra("model")
-    from veche.surgery.carving import CarveSettings
-    from veche.surgery.carving import carve as carve_model
+    from veche.surgery.carving.carve import CarveSettings
+    from veche.surgery.carving.carve import carve as carve_model
 
     report = carve_model(
         source,

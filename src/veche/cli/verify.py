@@ -8,7 +8,7 @@ import typer
 from veche.cli.terminal import JsonOption, TerminalProgress, print_json, stdout
 
 if TYPE_CHECKING:
-    from veche.surgery.verify import Verification
+    from veche.surgery.verification.verify import Verification
 
 
 def verify(
@@ -33,10 +33,10 @@ def verify(
     from veche.planning.plan import read_plan
 
     require_extra("model")
-    from veche.surgery.calibration import heldout_text
+    from veche.surgery.carving.calibration import heldout_text
     from veche.surgery.names import PLAN_NAME
-    from veche.surgery.verify import VerifySettings
-    from veche.surgery.verify import verify as measure
+    from veche.surgery.verification.verify import VerifySettings
+    from veche.surgery.verification.verify import verify as measure
 
     figures = measure(
         source,

@@ -42,7 +42,7 @@ def source_folder() -> Path:
     file = weights_file()
     folder = home() / "models" / f"smollm2-135m-instruct-{sha256_of(file)[:12]}"
     if not folder.is_dir():
-        from veche.surgery.gguf_source import convert_gguf
+        from veche.surgery.gguf.source import convert_gguf
 
         convert_gguf(file, folder, license_id=_LICENSE)
     return folder

@@ -123,7 +123,7 @@ class Demo:
     def _carve(self) -> None:
         kept = self.carved / _CARVE_NAME
         if not kept.is_file():
-            from veche.surgery.carving import CarveSettings, carve
+            from veche.surgery.carving.carve import CarveSettings, carve
 
             shutil.rmtree(self.carved, ignore_errors=True)
             report = carve(
@@ -161,8 +161,8 @@ class Demo:
 
     def _verify(self) -> None:
         from veche.planning.plan import read_plan
-        from veche.surgery.calibration import heldout_text
-        from veche.surgery.verify import verify
+        from veche.surgery.carving.calibration import heldout_text
+        from veche.surgery.verification.verify import verify
 
         plan = read_plan(self.file("plan.json"))
         figures = verify(self.carved, self.model, plan, heldout_text(), progress=self.progress)

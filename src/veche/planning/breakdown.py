@@ -14,6 +14,7 @@ from veche.planning.accounting import (
 from veche.planning.kv_cache import kv_bytes_per_token
 from veche.planning.quantization import QUANTIZATIONS, weights_by_kind
 from veche.planning.tensor_parallel import feasible_fp8_tensor_parallel, feasible_tensor_parallel
+from veche.planning.tensors import DENSE_KINDS, SHARED_KINDS
 
 SHOWN_KV_DTYPES = ("bf16", "fp8", "q8_0", "q4_0")
 SHOWN_CONTEXTS = (4096, 32_768, 131_072)
@@ -22,8 +23,8 @@ GROUP_OF: Mapping[Kind, str] = {
     Kind.LM_HEAD: "embeddings",
     Kind.NORM: "norms",
     Kind.ROUTER: "router",
-    Kind.SHARED_EXPERT: "shared_experts",
-    Kind.DENSE_MLP: "dense_mlp",
+    **dict.fromkeys(SHARED_KINDS, "shared_experts"),
+    **dict.fromkeys(DENSE_KINDS, "dense_mlp"),
     **dict.fromkeys(
         (Kind.Q, Kind.K, Kind.V, Kind.O, Kind.Q_BIAS, Kind.K_BIAS, Kind.V_BIAS, Kind.QK_NORM),
         "attention",

@@ -9,12 +9,12 @@ from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
 from veche.planning.gguf_types import RECIPES, gguf_bytes
-from veche.planning.tensors import EXPERT_KINDS, Matrix, matrices_of
+from veche.planning.tensors import DENSE_KINDS, EXPERT_KINDS, SHARED_KINDS, Matrix, matrices_of
 
 GROUP_SIZE = 128
 """Values that share one scale in the usual AWQ and GPTQ checkpoints."""
 
-_LINEAR = EXPERT_KINDS | {Kind.Q, Kind.K, Kind.V, Kind.O, Kind.DENSE_MLP, Kind.SHARED_EXPERT}
+_LINEAR = EXPERT_KINDS | {Kind.Q, Kind.K, Kind.V, Kind.O, *DENSE_KINDS} | SHARED_KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,9 @@ from veche.checkpoint.families import TensorKind as Kind
 from veche.checkpoint.spec import ModelSpec
 
 EXPERT_KINDS = frozenset({Kind.EXPERT_GATE, Kind.EXPERT_UP, Kind.EXPERT_DOWN})
+DENSE_KINDS = (Kind.DENSE_GATE, Kind.DENSE_UP, Kind.DENSE_DOWN)
+SHARED_MLP = (Kind.SHARED_GATE, Kind.SHARED_UP, Kind.SHARED_DOWN)
+SHARED_KINDS = frozenset({*SHARED_MLP, Kind.SHARED_ROUTER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ def matrices_of(spec: ModelSpec) -> Iterator[Matrix]:
         if spec.is_sparse_layer(layer):
             yield from _experts(spec, layer)
         elif spec.intermediate_size:
-            yield from _mlp(spec, Kind.DENSE_MLP, spec.intermediate_size, layer)
+            yield from _mlp(spec, DENSE_KINDS, spec.intermediate_size, layer)
     yield Matrix(kind=Kind.NORM, rows=1, columns=spec.hidden_size)
     if not spec.tie_word_embeddings:
         yield Matrix(kind=Kind.LM_HEAD, rows=spec.vocab_size, columns=spec.hidden_size)
@@ -83,10 +86,13 @@ def _experts(spec: ModelSpec, layer: int) -> Iterator[Matrix]:
         kind=Kind.EXPERT_DOWN, rows=hidden, columns=width, count=count, layer=layer, is_down=True
     )
     if spec.shared_expert_intermediate_size:
-        yield from _mlp(spec, Kind.SHARED_EXPERT, spec.shared_expert_intermediate_size, layer)
-        yield Matrix(kind=Kind.SHARED_EXPERT, rows=1, columns=hidden, layer=layer)
+        yield from _mlp(spec, SHARED_MLP, spec.shared_expert_intermediate_size, layer)
+        yield Matrix(kind=Kind.SHARED_ROUTER, rows=1, columns=hidden, layer=layer)
 
 
-def _mlp(spec: ModelSpec, kind: Kind, width: int, layer: int) -> Iterator[Matrix]:
-    yield Matrix(kind=kind, rows=width, columns=spec.hidden_size, count=2, layer=layer)
-    yield Matrix(kind=kind, rows=spec.hidden_size, columns=width, layer=layer, is_down=True)
+def _mlp(
+    spec: ModelSpec, kinds: tuple[Kind, Kind, Kind], width: int, layer: int
+) -> Iterator[Matrix]:
+    for kind in kinds[:2]:
+        yield Matrix(kind=kind, rows=width, columns=spec.hidden_size, layer=layer)
+    yield Matrix(kind=kinds[2], rows=spec.hidden_size, columns=width, layer=layer, is_down=True)

@@ -12,7 +12,7 @@ from veche.checkpoint.writer import Chunks, TensorOut
 from veche.core.errors import CheckpointError, RecipeError
 from veche.planning.plan import BuildPlan
 from veche.plugins.registry import load
-from veche.surgery.operation import Growth, Operation, Tensor
+from veche.surgery.operations.operation import Growth, Operation, Tensor
 
 _COPY_BYTES = 8 << 20
 _MUST_AGREE = (

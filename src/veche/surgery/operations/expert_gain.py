@@ -7,7 +7,7 @@ expert's contribution would be multiplied by k/k'; scaling `down` by k'/k undoes
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
-from veche.surgery.operation import Growth, Operation, Tensor
+from veche.surgery.operations.operation import Growth, Operation, Tensor
 
 
 def gain_of(growth: Growth) -> float:

@@ -20,10 +20,10 @@ from veche.core.errors import InputError
 from veche.core.progress import Progress, Silent
 from veche.planning.fields import value_of
 from veche.planning.plan import BuildPlan
-from veche.surgery.compare import Comparison, windows
-from veche.surgery.expert_gain import gain_of
 from veche.surgery.grow import growth_of
 from veche.surgery.loading import Attention, Model, load_model, load_tokenizer
+from veche.surgery.operations.expert_gain import gain_of
+from veche.surgery.verification.compare import Comparison, windows
 
 FP32_TOLERANCE = 1e-5
 """Largest difference of two logits in float32, in parts of the largest logit."""

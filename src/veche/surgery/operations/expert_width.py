@@ -7,8 +7,14 @@ gate and up are [I, H], down is [H, I]; fused: gate_up [E, 2I, H], down [E, H, I
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
-from veche.surgery.operation import Growth, Operation, Tensor, split_in_two, standard_deviation
-from veche.surgery.randomness import stream
+from veche.surgery.operations.operation import (
+    Growth,
+    Operation,
+    Tensor,
+    split_in_two,
+    standard_deviation,
+)
+from veche.surgery.operations.randomness import stream
 
 
 def _grow_input(matrix_IH: Tensor, part: str, expert: int, layer: int, growth: Growth) -> Tensor:

@@ -14,9 +14,11 @@ from veche.core.errors import (
     UnsupportedError,
     VerificationError,
 )
-from veche.surgery import carving, carving_check, carving_files
-from veche.surgery.calibration import calibration_text, heldout_text
-from veche.surgery.carving import CarveSettings, carve
+from veche.surgery.carving import carve as carving
+from veche.surgery.carving import check as carving_check
+from veche.surgery.carving import files as carving_files
+from veche.surgery.carving.calibration import calibration_text, heldout_text
+from veche.surgery.carving.carve import CarveSettings, carve
 from veche.surgery.loading import load_model
 
 SETTINGS = CarveSettings(num_experts=8, calibration_tokens=512, check_tokens=64)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from veche.surgery.partition import dropped_energy
-from veche.surgery.router_fit import (
+from veche.surgery.carving.partition import dropped_energy
+from veche.surgery.carving.router_fit import (
     RidgeRouter,
     _slope,
     hit_rate,

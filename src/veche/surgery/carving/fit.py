@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from veche.core.progress import Progress
-from veche.surgery.loading import Model
-from veche.surgery.partition import (
+from veche.surgery.carving.partition import (
     balanced_partition,
     dropped_energy,
     expert_energies,
@@ -20,7 +19,8 @@ from veche.surgery.partition import (
     sorted_partition,
     unit_energies,
 )
-from veche.surgery.router_fit import RidgeRouter, hit_rate, refine_router, scale_router
+from veche.surgery.carving.router_fit import RidgeRouter, hit_rate, refine_router, scale_router
+from veche.surgery.loading import Model
 
 _ROUTER_SPREAD = 1e-6
 """Standard deviation of the router's logits. The smaller it is, the nearer are the weights to 1/k;

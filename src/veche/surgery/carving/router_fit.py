@@ -6,7 +6,7 @@ Shape suffixes: N tokens, H model width, E experts.
 import torch
 from torch import Tensor
 
-from veche.surgery.partition import kept_experts
+from veche.surgery.carving.partition import kept_experts
 
 
 class RidgeRouter:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.checkpoint.families import FAMILIES, TensorKind, role_of
+from veche.checkpoint.families import FAMILIES, role_of
 from veche.checkpoint.header import TensorInfo
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, WEIGHT_DTYPES, Checkpoint, read_tensor
 from veche.checkpoint.writer import Chunks, TensorOut, write_index, write_shard
 from veche.core.files import write_json
-from veche.surgery.carving_fit import CarvedLayer
+from veche.planning.tensors import DENSE_KINDS
+from veche.surgery.carving.fit import CarvedLayer
 
 _MAX_SHARD_BYTES = 1 << 30
 _MIXTRAL = FAMILIES["mixtral"]
@@ -106,7 +107,7 @@ def _carved_tensors(
     family = checkpoint.spec.family
     for info in checkpoint.tensors.values():
         role = role_of(info.name, family)
-        if role is None or role.kind is not TensorKind.DENSE_MLP or role.layer is None:
+        if role is None or role.kind not in DENSE_KINDS or role.layer is None:
             yield _tensor(info.name, info, info.shape, partial(_whole, info))
             continue
         layer, prefix = layers[role.layer], f"model.layers.{role.layer}.{_MIXTRAL.moe_block}"

@@ -12,8 +12,8 @@ from veche.core.errors import CheckpointError, InputError
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
-from veche.surgery.compare import Comparison, kl, nll, top1_agreement, windows
-from veche.surgery.verify import VerifySettings, verify
+from veche.surgery.verification.compare import Comparison, kl, nll, top1_agreement, windows
+from veche.surgery.verification.verify import VerifySettings, verify
 
 TEXT = "the council hears every voice, and the answer is four. совет слышит каждый голос. " * 8
 SETTINGS = VerifySettings(num_windows=2, window_tokens=64, fp32_tokens=64)

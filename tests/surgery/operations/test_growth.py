@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
-from veche.surgery.operation import split_in_two
-from veche.surgery.randomness import stream
+from veche.surgery.operations.operation import split_in_two
+from veche.surgery.operations.randomness import stream
 
 GROWTHS = {
     "width": {"moe_intermediate_size": 32},

@@ -8,8 +8,14 @@ import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
 from veche.planning.heads import HeadLayout, head_layout
-from veche.surgery.operation import Growth, Operation, Tensor, split_in_two, standard_deviation
-from veche.surgery.randomness import stream
+from veche.surgery.operations.operation import (
+    Growth,
+    Operation,
+    Tensor,
+    split_in_two,
+    standard_deviation,
+)
+from veche.surgery.operations.randomness import stream
 
 
 def _layout(growth: Growth) -> HeadLayout:

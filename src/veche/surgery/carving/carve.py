@@ -22,13 +22,13 @@ from veche.checkpoint.reader import Checkpoint, open_checkpoint
 from veche.core.errors import InputError
 from veche.core.files import PARTIAL_SUFFIX, disk_error, require_empty
 from veche.core.progress import Progress, Silent
-from veche.surgery.calibration import calibration_text, heldout_text
-from veche.surgery.carving_check import Equality, check_equality
-from veche.surgery.carving_files import write_carved
-from veche.surgery.carving_fit import fit_layers
-from veche.surgery.carving_source import require_carvable
-from veche.surgery.compare import windows
+from veche.surgery.carving.calibration import calibration_text, heldout_text
+from veche.surgery.carving.check import Equality, check_equality
+from veche.surgery.carving.files import write_carved
+from veche.surgery.carving.fit import fit_layers
+from veche.surgery.carving.source import require_carvable
 from veche.surgery.loading import load_model, load_tokenizer
+from veche.surgery.verification.compare import windows
 
 _WINDOW_TOKENS = 512
 _MAX_CHARACTERS_A_TOKEN = 8

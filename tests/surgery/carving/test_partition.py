@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from veche.surgery.partition import (
+from veche.surgery.carving.partition import (
     balanced_partition,
     dropped_energy,
     exchange_units,

@@ -9,8 +9,8 @@ from torch import Tensor
 from veche.checkpoint.config import read_config, spec_of
 from veche.core.errors import VerificationError
 from veche.core.progress import Advance
-from veche.surgery.compare import Comparison
 from veche.surgery.loading import Model, load_model
+from veche.surgery.verification.compare import Comparison
 
 TOLERANCE = 2e-5
 """Largest difference of two logits, in parts of the largest logit.

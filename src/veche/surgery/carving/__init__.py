@@ -1,0 +1,1 @@
+"""Carve a dense model into a mixture of experts, without training."""

@@ -1,0 +1,1 @@
+"""Measure a grown model against its source."""
