@@ -43,18 +43,11 @@ def load_model(
         CheckpointError: files are missing, damaged or pickled; a tensor is missing, left over, or
             of a wrong shape.
     """
-    raw = read_config(folder)
-    if changes:
-        raw = edited(raw, dict(changes))
     headers = [read_header(file) for file in shards_of(folder)]
     num_stored = sum(info.num_elements for header in headers for info in header.values())
     with quiet_transformers(), _as_checkpoint_errors(folder):
-        config = AutoConfig.for_model(**raw)
-        # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
-        # makes fail: the routers are listened to directly.
-        if hasattr(config, "output_router_logits"):
-            config.output_router_logits = False
-        _require_as_large_as_files(folder, config, num_stored)
+        config = _config_of(folder, changes)
+        _require_as_large_as_files(folder, _empty(config, attention), num_stored)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -73,15 +66,48 @@ def load_model(
     return model.eval()
 
 
-def _require_as_large_as_files(folder: Path, config: Any, num_stored: int) -> None:
-    """Refuse a config.json of a far larger model before memory is taken for it."""
+def empty_model(
+    folder: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    attention: Attention = "sdpa",
+) -> Model:
+    """Return the model of `folder` on the meta device: its modules and config, and no weights.
+
+    Args:
+        folder: a checkpoint folder, whose config.json alone is read.
+        changes: as in `load_model`.
+        attention: transformers' attention implementation.
+
+    Raises:
+        CheckpointError: transformers cannot make a model of its config.json.
+    """
+    with quiet_transformers(), _as_checkpoint_errors(folder):
+        return _empty(_config_of(folder, changes), attention).eval()
+
+
+def _config_of(folder: Path, changes: Mapping[str, Any] | None) -> Any:
+    raw = read_config(folder)
+    config = AutoConfig.for_model(**(edited(raw, dict(changes)) if changes else raw))
+    # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
+    # makes fail: the routers are listened to directly.
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+    return config
+
+
+def _empty(config: Any, attention: Attention) -> Model:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+
+
+def _require_as_large_as_files(folder: Path, model: Model, num_stored: int) -> None:
+    """Refuse a config.json of a far larger model before memory is taken for it."""
     num_parameters = sum(weight.numel() for weight in model.parameters())
     if num_parameters > _MOST_UNSTORED * num_stored:
         raise CheckpointError(
             f"{folder / 'config.json'} describes {num_parameters:,} parameters (hidden_size "
-            f"{config.hidden_size}), but the files hold {num_stored:,}",
+            f"{model.config.hidden_size}), but the files hold {num_stored:,}",
             hint="config.json and the weights are not of one model: fetch both again",
         )
 
