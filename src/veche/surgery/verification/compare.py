@@ -24,12 +24,11 @@ class PairSums:
 
     def __init__(self, targets_T: Tensor) -> None:
         self._targets_T = targets_T
-        options = {"dtype": torch.float64, "device": targets_T.device}
-        self._p, self._q = _LogSum(len(targets_T), options), _LogSum(len(targets_T), options)
-        self._weighted_T = torch.zeros(len(targets_T), **options)
-        self._max_abs_diff = torch.zeros((), **options)
-        self._scale = torch.zeros((), **options)
-        self._square_T, self._square_diff_T = self._weighted_T.clone(), self._weighted_T.clone()
+        zeros_T = torch.zeros(len(targets_T), dtype=torch.float64, device=targets_T.device)
+        self._p, self._q = _LogSum(zeros_T), _LogSum(zeros_T)
+        self._weighted_T, self._square_T = zeros_T.clone(), zeros_T.clone()
+        self._square_diff_T = zeros_T.clone()
+        self._max_abs_diff, self._scale = zeros_T.new_zeros(()), zeros_T.new_zeros(())
 
     def add(self, p_logits_TC: Tensor, q_logits_TC: Tensor, *, first: int = 0) -> None:
         """Add the logits of the vocabulary's entries `first`, `first` + 1, …; parts in order."""
@@ -47,29 +46,31 @@ class PairSums:
             self._weighted_T[rows] += (weights_TC * diff_TC).sum(-1)
 
     @property
-    def kl_T(self) -> Tensor:
+    def kl(self) -> Tensor:
         """KL(p‖q) of every token."""
-        return self._weighted_T / self._p.sum_T - (self._p.log_sum_T - self._q.log_sum_T)
+        kl_T: Tensor = self._weighted_T / self._p.sum_T - (self._p.log_sum - self._q.log_sum)
+        return kl_T
 
     @property
-    def nll_p_T(self) -> Tensor:
+    def nll_p(self) -> Tensor:
         """−log p(target) of every token."""
-        return self._p.log_sum_T - self._p.target_T
+        return self._p.log_sum - self._p.target_T
 
     @property
-    def nll_q_T(self) -> Tensor:
+    def nll_q(self) -> Tensor:
         """−log q(target) of every token."""
-        return self._q.log_sum_T - self._q.target_T
+        return self._q.log_sum - self._q.target_T
 
     @property
-    def is_same_T(self) -> Tensor:
+    def is_same(self) -> Tensor:
         """Whether both would choose the same next token greedily."""
         return self._p.best_T == self._q.best_T
 
     @property
-    def relative_error_T(self) -> Tensor:
+    def relative_error(self) -> Tensor:
         """‖p − q‖ / ‖p‖ of every token's logits."""
-        return (self._square_diff_T / self._square_T).sqrt()
+        error_T: Tensor = (self._square_diff_T / self._square_T).sqrt()
+        return error_T
 
     @property
     def max_abs_diff(self) -> float:
@@ -85,16 +86,16 @@ class PairSums:
 class _LogSum:
     """Σ exp(logit) of every token, the logit of its target, and its best entry, in one pass."""
 
-    def __init__(self, num_tokens: int, options: dict[str, torch.dtype | torch.device]) -> None:
-        self._max_T = torch.full((num_tokens,), -math.inf, **options)  # type: ignore[arg-type]
-        self.sum_T = torch.zeros_like(self._max_T)
-        self.target_T = torch.zeros_like(self._max_T)
-        self.best_T = torch.full_like(self._max_T, -1, dtype=torch.long)
+    def __init__(self, zeros_T: Tensor) -> None:
+        self._max_T = zeros_T - math.inf
+        self.sum_T, self.target_T = zeros_T.clone(), zeros_T.clone()
+        self.best_T = torch.full_like(zeros_T, -1, dtype=torch.long)
 
     @property
-    def log_sum_T(self) -> Tensor:
+    def log_sum(self) -> Tensor:
         """Log of the sum."""
-        return self._max_T + self.sum_T.log()
+        log_sum_T: Tensor = self._max_T + self.sum_T.log()
+        return log_sum_T
 
     def add(
         self, logits_TC: Tensor, rows: slice, first: int, targets_T: Tensor
@@ -141,13 +142,13 @@ class Comparison:
 
     def add_sums(self, sums: PairSums) -> None:
         """Add predictions whose whole vocabulary was summed."""
-        kl_T = sums.kl_T
+        kl_T = sums.kl
         self.num_tokens += len(kl_T)
         self._kl += float(kl_T.sum())
         self._kl_square += float(kl_T.square().sum())
-        self._nll_p += float(sums.nll_p_T.sum())
-        self._nll_q += float(sums.nll_q_T.sum())
-        self._num_same += int(sums.is_same_T.sum())
+        self._nll_p += float(sums.nll_p.sum())
+        self._nll_q += float(sums.nll_q.sum())
+        self._num_same += int(sums.is_same.sum())
         self.max_abs_diff = larger(self.max_abs_diff, sums.max_abs_diff)
         self.scale = larger(self.scale, sums.scale)
 
@@ -183,10 +184,16 @@ def larger(first: float, second: float) -> float:
     return math.nan if math.isnan(first) or math.isnan(second) else max(first, second)
 
 
-def relative_error_T(output_TH: Tensor, expected_TH: Tensor) -> Tensor:
+def largest(values: Tensor) -> float:
+    """Return the largest of some numbers: NaN if there is one, 0 if there are none."""
+    return float(values.max()) if len(values) else 0.0
+
+
+def relative_error(output_TH: Tensor, expected_TH: Tensor) -> Tensor:
     """Return ‖output − expected‖ / ‖expected‖ of every token, in float64."""
     expected_TH = expected_TH.double()
-    return (output_TH.double() - expected_TH).norm(dim=-1) / expected_TH.norm(dim=-1)
+    error_T: Tensor = (output_TH.double() - expected_TH).norm(dim=-1) / expected_TH.norm(dim=-1)
+    return error_T
 
 
 def windows(token_ids: list[int], *, num_windows: int, window_tokens: int) -> Tensor:

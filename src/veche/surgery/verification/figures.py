@@ -116,7 +116,7 @@ class Verification:
         whole: the recipe as a whole.
         dials: each lossy field alone.
         layers: embedding, layers, norm and head, in order; empty in the short form.
-        not_finite: tensors of the grown model that hold a NaN or an infinity, seen by the long form.
+        not_finite: tensors of the grown model in which the long form saw a NaN or an infinity.
         differences: tensors that are not what the plan makes of the source; looked for only when
             something failed.
         num_tokens: predictions compared.

@@ -11,22 +11,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
 from veche.core.errors import CheckpointError
 from veche.core.progress import Advance
 from veche.planning.depth import LayerPlace, layer_layout
-from veche.surgery.verification.compare import Comparison, PairSums, relative_error_T
+from veche.surgery.verification.compare import Comparison, largest, relative_error
 from veche.surgery.verification.figures import LayerError
+from veche.surgery.verification.predictions import compare_predictions
 from veche.surgery.verification.shell import Shell
 from veche.surgery.verification.variants import Experiment, Pair, Side, Variant
 from veche.surgery.verification.weights import Weights, scaled_in_place
 
 NEAR_TIE = 1e-5
 """Gap of two router logits, in parts of the largest, that two orders of summation may turn."""
-_LOGITS = 4 << 20
-"""Logits of one variant in memory at a time."""
 _FP32 = torch.float32
 
 
@@ -50,16 +48,16 @@ class _Forced:
     """A source's layer in float32: what went in, what came out, and what that is worth.
 
     Attributes:
-        input_TH: the source's own stream before the layer.
-        output_TH: after it.
+        before: the source's own stream before the layer, [T, H].
+        after: the same after it.
         floor: largest relative error of a token under another attention implementation.
-        is_near_tie_T: tokens for which rounding may turn the routing.
+        is_near_tie: tokens for which rounding may turn the routing.
     """
 
-    input_TH: Tensor
-    output_TH: Tensor
+    before: Tensor
+    after: Tensor
     floor: float
-    is_near_tie_T: Tensor
+    is_near_tie: Tensor
 
 
 def num_steps(source: Checkpoint, target: Checkpoint) -> int:
@@ -156,7 +154,7 @@ class _Walker:
                 found[key] = [weights.embedded(tokens_T, dtype)[None] for tokens_T in tokens_WT]
             self._states[name] = found[key]
         fp32 = self._pair("fp32")
-        own_T = relative_error_T(self._states[fp32.other][0][0], self._states[fp32.reference][0][0])
+        own_T = relative_error(self._states[fp32.other][0][0], self._states[fp32.reference][0][0])
         return self._layer_error("model.embed_tokens", "model.embed_tokens", own_T)
 
     def source_layer(self, layer: int) -> _Forced:
@@ -173,12 +171,12 @@ class _Walker:
         is_near_tie_T = torch.zeros(before_1TH.shape[1], dtype=torch.bool, device=self._device)
         for logits_TE, chosen_TK in routing:
             is_near_tie_T = near_ties(logits_TE, chosen_TK.shape[-1])
-        floor_T = relative_error_T(other_1TH[0], after_1TH[0])
+        floor_T = relative_error(other_1TH[0], after_1TH[0])
         return _Forced(
-            input_TH=before_1TH[0],
-            output_TH=after_1TH[0],
-            floor=_largest(floor_T[~is_near_tie_T]),
-            is_near_tie_T=is_near_tie_T,
+            before=before_1TH[0],
+            after=after_1TH[0],
+            floor=largest(floor_T[~is_near_tie_T]),
+            is_near_tie=is_near_tie_T,
         )
 
     def target_layer(self, layer: int, place: LayerPlace, forced: _Forced) -> LayerError:
@@ -187,18 +185,18 @@ class _Walker:
         name = self._pair("fp32").other
         weights, shell = self._weights["target"].layer(layer, _FP32), self._shells[name]
         self._states[name] = [shell.layer(layer, weights, self._states[name][0])]
-        input_TH = forced.output_TH if place.is_new else forced.input_TH
+        input_TH = forced.after if place.is_new else forced.before
         with shell.routing(layer) as routing:
             output_1TH = shell.layer(layer, weights, input_TH[None])
-        own_T = relative_error_T(output_1TH[0], forced.output_TH)
-        unreached = [e.shape[-1] - len(chosen.unique()) for e, chosen in routing]
+        own_T = relative_error(output_1TH[0], forced.after)
+        unreached = [e.shape[-1] - len(torch.unique(chosen)) for e, chosen in routing]
         return self._layer_error(
             f"model.layers.{layer}",
             f"model.layers.{place.source}",
-            own_T[~forced.is_near_tie_T],
+            own_T[~forced.is_near_tie],
             is_new=place.is_new,
             own_floor=forced.floor,
-            num_near_ties=int(forced.is_near_tie_T.sum()),
+            num_near_ties=int(forced.is_near_tie.sum()),
             num_unreached_experts=sum(unreached),
         )
 
@@ -211,40 +209,22 @@ class _Walker:
             if name == fp32.other:
                 output_1TH = self._shells[name].norm(weights, before_1TH)
             self._states[name] = [self._shells[name].norm(weights, s) for s in self._states[name]]
-        own_T = relative_error_T(output_1TH[0], self._states[fp32.reference][0][0])
+        own_T = relative_error(output_1TH[0], self._states[fp32.reference][0][0])
         return self._layer_error("model.norm", "model.norm", own_T)
 
     def head(self) -> tuple[dict[str, Comparison], LayerError]:
-        """Compare all predictions, a part of the vocabulary at a time."""
+        """Compare all predictions."""
         states = {
             name: torch.cat([state[0, :-1] for state in states])
             for name, states in self._states.items()
         }
-        targets = {
-            is_fp32: tokens_WT[:, 1:].flatten()
-            for is_fp32, tokens_WT in ((False, self._tokens_WT), (True, self._fp32_WT))
-        }
-        fp32 = self._pair("fp32")
-        sums = {
-            name: PairSums(targets[name == "fp32"]) for name, pair in self._experiment.pairs.items()
-        }
-        forced = PairSums(targets[True])
-        vocab_size = self._any_shell("source").model.config.vocab_size
-        step = max(256, _LOGITS // max(1, len(targets[False])))
-        for first in range(0, vocab_size, step):
-            logits = self._logits(states, first, min(first + step, vocab_size))
-            for name, pair in self._experiment.pairs.items():
-                sums[name].add(logits[pair.reference], logits[pair.other], first=first)
-            forced.add(logits[fp32.reference], logits[""], first=first)
-        comparisons = {name: Comparison() for name in sums}
-        for name, each in sums.items():
-            comparisons[name].add_sums(each)
-        return comparisons, LayerError(
-            name="lm_head",
-            source="lm_head",
-            stream_error=float(sums["exact"].relative_error_T.mean()),
-            stream_floor=float(sums["floor"].relative_error_T.mean()),
-            own_error=_largest(forced.relative_error_T),
+        return compare_predictions(
+            self._experiment,
+            states,
+            self._weights,
+            targets_N=self._tokens_WT[:, 1:].flatten(),
+            fp32_targets_N=self._fp32_WT[:, 1:].flatten(),
+            vocab_size=self._any_shell("source").model.config.vocab_size,
         )
 
     @property
@@ -281,19 +261,6 @@ class _Walker:
             shell = self._shells[name]
             self._states[name] = [shell.layer(layer, weights, s) for s in self._states[name]]
 
-    def _logits(self, states: dict[str, Tensor], first: int, last: int) -> dict[str, Tensor]:
-        """Return [N, C] logits by variant; under "" those of the target's head on the source."""
-        logits = {}
-        for side, weights in self._weights.items():
-            for dtype, is_fp32 in ((self._dtype_of(side), False), (_FP32, True)):
-                rows_CH = weights.head_rows(first, last, dtype)
-                for name, variant in self._experiment.variants.items():
-                    if (variant.side, variant.is_fp32) == (side, is_fp32):
-                        logits[name] = functional.linear(states[name], rows_CH)
-                if side == "target" and is_fp32:
-                    logits[""] = functional.linear(states[self._pair("fp32").reference], rows_CH)
-        return logits
-
     def _layer_error(
         self,
         name: str,
@@ -311,7 +278,7 @@ class _Walker:
             is_new=is_new,
             stream_error=self._stream_error(self._pair("exact")),
             stream_floor=self._stream_error(self._pair("floor")),
-            own_error=_largest(own_T),
+            own_error=largest(own_T),
             own_floor=own_floor,
             num_near_ties=num_near_ties,
             num_unreached_experts=num_unreached_experts,
@@ -319,7 +286,7 @@ class _Walker:
 
     def _stream_error(self, pair: Pair) -> float:
         errors = [
-            relative_error_T(other[0], reference[0])
+            relative_error(other[0], reference[0])
             for other, reference in zip(
                 self._states[pair.other], self._states[pair.reference], strict=True
             )
@@ -359,8 +326,3 @@ def near_ties(logits_TE: Tensor, top_k: int) -> Tensor:
     best_TK = logits_TE.topk(top_k + 1, dim=-1).values
     gap_T = best_TK[:, top_k - 1] - best_TK[:, top_k]
     return gap_T <= NEAR_TIE * logits_TE.abs().amax(-1)
-
-
-def _largest(values: Tensor) -> float:
-    """Return the largest, NaN if there is one, 0 if there are none."""
-    return float(values.max()) if len(values) else 0.0

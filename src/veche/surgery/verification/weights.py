@@ -95,7 +95,7 @@ class Weights:
         """Return the embeddings of some tokens, [T, H]; no other row is read."""
         info = self._info(EMBEDDING, HEAD)
         rows = torch.empty((len(tokens_T), *info.shape[1:]), dtype=_DTYPES[info.dtype])
-        unique, index_T = tokens_T.cpu().unique(return_inverse=True)
+        unique, index_T = torch.unique(tokens_T.cpu(), return_inverse=True)
         for row, token in zip(rows, unique.tolist(), strict=False):
             self._fill(row, info, first_row=token)
         return rows[index_T].to(self._device, dtype)
@@ -197,7 +197,7 @@ class Weights:
 
 
 def _read_into(file: FileIO, chunk: Tensor, info: TensorInfo) -> None:
-    view = memoryview(chunk.view(torch.uint8).numpy())
+    view = chunk.view(torch.uint8).numpy().data
     while view:
         count = file.readinto(view)
         if not count:
