@@ -59,6 +59,9 @@ def verify(
     hashes: Annotated[
         bool, typer.Option("--hashes", help="Compare the files with veche_hashes.json instead.")
     ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Put the figures into TARGET's model card.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures here, as JSON.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -74,6 +77,7 @@ def verify(
     require_extra("model")
     from veche.surgery.carving.calibration import heldout_text
     from veche.surgery.names import PLAN_NAME
+    from veche.surgery.verification.card import write_into_card
     from veche.surgery.verification.verify import VerifySettings
     from veche.surgery.verification.verify import verify as measure
 
@@ -90,6 +94,8 @@ def verify(
         ),
         progress=TerminalProgress(),
     )
+    if card:
+        write_into_card(target, figures)
     _finish(source, target, figures, out, as_json=as_json)
 
 

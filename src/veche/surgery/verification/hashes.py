@@ -1,20 +1,21 @@
-"""SHA-256 of a grown folder's files and of its source's: written by a build, checked later."""
+"""Are the files of a grown folder, and of its source, those that the build left and read?"""
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from veche.checkpoint.reader import INDEX_NAME, shards_of
 from veche.core.errors import CheckpointError
-from veche.core.files import read_json_object, sha256_of, write_json
+from veche.core.files import read_json_object, sha256_of
 from veche.core.progress import Progress, Silent
-from veche.surgery.names import HASHES_NAME
+from veche.planning.plan import read_plan
+from veche.surgery.names import CARD_NAME, HASHES_NAME, PLAN_NAME
 
 SCHEMA = 1
-_UNHASHED = (HASHES_NAME, "README.md")
-"""The list itself, and the model card, which people edit."""
+_CONFIG_NAME = "config.json"
+_UNLISTED = (HASHES_NAME, CARD_NAME, _CONFIG_NAME)
+"""The list itself, the model card, which people edit, and config.json, which the plan tells."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -64,35 +65,6 @@ class HashReport:
         return content
 
 
-def source_hashes(source: Path, *, progress: Progress | None = None) -> dict[str, str]:
-    """Return the SHA-256 of a checkpoint's shards, index and config.json, by name.
-
-    Raises:
-        CheckpointError: a file is missing or cannot be read.
-    """
-    names = [file.name for file in shards_of(source)]
-    names += [name for name in (INDEX_NAME, "config.json") if (source / name).is_file()]
-    return _hashed(source, names, progress or Silent())
-
-
-def write_hashes(
-    folder: Path, source: Mapping[str, str], *, progress: Progress | None = None
-) -> None:
-    """Leave the hashes of a finished folder in it, as veche_hashes.json.
-
-    Args:
-        folder: with every file in it.
-        source: what `source_hashes` returned of the checkpoint that was grown.
-        progress: where to report.
-
-    Raises:
-        CheckpointError: a file cannot be read.
-        DiskError: the list cannot be written.
-    """
-    files = _hashed(folder, _files_of(folder), progress or Silent())
-    write_json(folder / HASHES_NAME, {"schema": SCHEMA, "source": dict(source), "files": files})
-
-
 def verify_hashes(
     target: Path, source: Path | None = None, *, progress: Progress | None = None
 ) -> HashReport:
@@ -111,9 +83,20 @@ def verify_hashes(
     listed = content["files"]
     extra = tuple(name for name in _files_of(target) if name not in listed)
     return HashReport(
-        target=_compared(target, listed, extra, progress),
+        target=_with_config(target, _compared(target, listed, extra, progress)),
         source=None if source is None else _compared(source, content["source"], (), progress),
     )
+
+
+def _with_config(folder: Path, found: FolderHashes) -> FolderHashes:
+    """Add config.json, which is written last: it must say all that the plan's target says."""
+    if not (folder / _CONFIG_NAME).is_file():
+        return replace(found, missing=(*found.missing, _CONFIG_NAME))
+    planned = read_plan(folder / PLAN_NAME).target_config
+    config = read_json_object(folder / _CONFIG_NAME)
+    if all(key in config and config[key] == value for key, value in planned.items()):
+        return replace(found, unchanged=(*found.unchanged, _CONFIG_NAME))
+    return replace(found, changed=(*found.changed, _CONFIG_NAME))
 
 
 def _compared(
@@ -176,7 +159,6 @@ def _read(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _is_entry(name: str, digest: Any) -> bool:
-    parts = name.split("/")
-    is_inside = all(part not in ("", ".", "..") for part in parts) and "\\" not in name
+    is_inside = name not in ("", ".", "..") and not set(name) & set("/\\\x00")
     is_hash = isinstance(digest, str) and _SHA256.fullmatch(digest) is not None
-    return is_inside and "\x00" not in name and is_hash
+    return is_inside and is_hash
