@@ -49,13 +49,8 @@ def figures_markdown(figures: Verification) -> str:
         for dial in figures.dials
     ]
     lines = [f"| {name} | {value} |" for name, value in rows]
-    return "\n".join(
-        [
-            f"Measured on {figures.num_tokens} tokens by the {figures.form} form of `veche verify`;"
-            " NLL and KL in nats a token.",
-            "",
-            "| figure | value |",
-            "|---|---|",
-            *lines,
-        ]
+    measured = (
+        f"Measured on {figures.num_tokens} tokens by the {figures.form} form of `veche verify`; "
+        "NLL and KL in nats a token."
     )
+    return "\n".join([measured, "", "| figure | value |", "|---|---|", *lines])

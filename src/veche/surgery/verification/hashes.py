@@ -127,8 +127,8 @@ def _hashed(folder: Path, names: Collection[str], progress: Progress) -> dict[st
 def _files_of(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder", hint="give a folder of veche build")
-    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()]
-    return sorted(name for name in names if name not in _UNHASHED)
+    names = [file.name for file in folder.iterdir() if not file.is_dir()]
+    return sorted(name for name in names if name not in _UNLISTED and not name.startswith("."))
 
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
