@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.edit import edited
 from veche.planning.accounting import costs_of
+from veche.planning.depth import layer_layout
 from veche.planning.plan import BuildPlan, Mode
 from veche.planning.steps import steps_of
 from veche.surgery.build import build
@@ -87,6 +88,9 @@ def plan_to(source: Path, changes: dict[str, Any], *, mode: Mode = "zero") -> Bu
     """Return the plan from a checkpoint to the same with other fields, whatever recipes allow."""
     base = read_config(source)
     target = edited(base, changes)
+    if "layer_types" in base:
+        layout = layer_layout(base["num_hidden_layers"], target["num_hidden_layers"])
+        target["layer_types"] = [base["layer_types"][place.source] for place in layout]
     return BuildPlan(
         recipe="t",
         base=str(source),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
@@ -19,6 +20,10 @@ from veche.core.errors import CheckpointError
 Attention = Literal["sdpa", "eager"]
 _MOST_UNSTORED = 2
 """A tied embedding may be stored once for two; a model of more than twice its files is another."""
+_LOADING_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+"""What transformers and its kin raise over a folder; the last is of a config that denies itself."""
 Model = Any
 """transformers' PreTrainedModel; its generated classes carry no useful types."""
 
@@ -132,10 +137,10 @@ def load_tokenizer(folder: Path) -> Any:
 def _as_checkpoint_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _LOADING_ERRORS as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{folder} can't be loaded: {reason[0]}",
+            f"{folder} can't be loaded: {' '.join(line.strip() for line in reason[:2])}",
             hint="build or download the checkpoint again",
         ) from error
 

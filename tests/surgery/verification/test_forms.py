@@ -296,5 +296,7 @@ def test_config_edits_that_no_dial_explains_are_an_error_of_the_operation(tmp_pa
     write_json(target / "config.json", {**edited(read_config(target), {}), "sliding_window": 4})
     figures = verify(source, target, plan, TEXT, settings=replace(SETTINGS, form="long"))
     assert not figures.passed
-    assert [layer.name for layer in figures.failed_layers] == [f"model.layers.{n}" for n in (0, 1, 2)]
+    assert [layer.name for layer in figures.failed_layers] == [
+        f"model.layers.{n}" for n in (0, 1, 2)
+    ]
     assert figures.differences == ()

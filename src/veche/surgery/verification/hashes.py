@@ -77,6 +77,7 @@ def verify_hashes(
 
     Raises:
         CheckpointError: the target has no usable veche_hashes.json, or a file cannot be read.
+        RecipeError: the plan in it is of another version of veche.
     """
     progress = progress or Silent()
     content = _read(target / HASHES_NAME)
@@ -90,6 +91,8 @@ def verify_hashes(
 
 def _with_config(folder: Path, found: FolderHashes) -> FolderHashes:
     """Add config.json, which is written last: it must say all that the plan's target says."""
+    if PLAN_NAME not in found.unchanged:
+        return found  # a failure by itself, and nothing to judge config.json by
     if not (folder / _CONFIG_NAME).is_file():
         return replace(found, missing=(*found.missing, _CONFIG_NAME))
     planned = read_plan(folder / PLAN_NAME).target_config
