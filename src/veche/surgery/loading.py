@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from veche.checkpoint.config import read_config
+from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.edit import edited
 from veche.checkpoint.header import read_header
 from veche.checkpoint.reader import shards_of
@@ -20,6 +20,8 @@ from veche.core.errors import CheckpointError
 Attention = Literal["sdpa", "eager"]
 _MOST_UNSTORED = 2
 """A tied embedding may be stored once for two; a model of more than twice its files is another."""
+_ALIGNED_VALUES = 8
+"""Of bfloat16, in 16 bytes."""
 _LOADING_ERRORS = (
     OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError,
 )  # fmt: skip
@@ -52,15 +54,16 @@ def load_model(
     num_stored = sum(info.num_elements for header in headers for info in header.values())
     with quiet_transformers(), _as_checkpoint_errors(folder):
         config = _config_of(folder, changes)
-        _require_as_large_as_files(folder, _empty(config, attention), num_stored)
+        choices = {"attn_implementation": attention, **_experts_choice(config)}
+        _require_as_large_as_files(folder, _empty(config, choices), num_stored)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **choices,
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, report[kind])):
@@ -88,7 +91,9 @@ def empty_model(
         CheckpointError: transformers cannot make a model of its config.json.
     """
     with quiet_transformers(), _as_checkpoint_errors(folder):
-        return _empty(_config_of(folder, changes), attention).eval()
+        config = _config_of(folder, changes)
+        choices = {"attn_implementation": attention, **_experts_choice(config)}
+        return _empty(config, choices).eval()
 
 
 def _config_of(folder: Path, changes: Mapping[str, Any] | None) -> Any:
@@ -101,9 +106,17 @@ def _config_of(folder: Path, changes: Mapping[str, Any] | None) -> Any:
     return config
 
 
-def _empty(config: Any, attention: Attention) -> Model:
+def _experts_choice(config: Any) -> dict[str, str]:
+    """Choose the experts' kernel: torch's grouped one takes rows of a multiple of 16 bytes only."""
+    spec = spec_of(config.to_dict())
+    width = spec.moe_intermediate_size or 0
+    is_aligned = not (width % _ALIGNED_VALUES or spec.hidden_size % _ALIGNED_VALUES)
+    return {} if is_aligned else {"experts_implementation": "eager"}
+
+
+def _empty(config: Any, choices: dict[str, str]) -> Model:
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        return AutoModelForCausalLM.from_config(config, **choices)
 
 
 def _require_as_large_as_files(folder: Path, model: Model, num_stored: int) -> None:

@@ -36,6 +36,7 @@ GROWTHS = {
     "deeper, some dense": ("qwen3_moe-some-dense", {"intermediate_size": 56}),
     "more experts": ("qwen3_moe", {**MULTIPLIED, "num_hidden_layers": 4}),
     "more experts, unnormalised": ("olmoe", MULTIPLIED),
+    "widths of no multiple of 8": ("mixtral", {"moe_intermediate_size": 27}),
 }
 
 
