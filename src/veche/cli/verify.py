@@ -70,6 +70,22 @@ def verify(
         _check_hashes(source, target, out, as_json=as_json)
         return
     target = _required(target)
+    figures = _measured(source, target, plan, text, (num_windows, window_tokens), (form, device))
+    if card:
+        from veche.surgery.verification.card import write_into_card
+
+        write_into_card(target, figures)
+    _finish(source, target, figures, out, as_json=as_json)
+
+
+def _measured(
+    source: Path,
+    target: Path,
+    plan: Path | None,
+    text: Path | None,
+    amount: tuple[int, int],
+    way: tuple[FormOption, DeviceOption],
+) -> "Verification":
     from veche.core.extras import require_extra
     from veche.core.files import read_text
     from veche.planning.plan import read_plan
@@ -77,26 +93,22 @@ def verify(
     require_extra("model")
     from veche.surgery.carving.calibration import heldout_text
     from veche.surgery.names import PLAN_NAME
-    from veche.surgery.verification.card import write_into_card
     from veche.surgery.verification.verify import VerifySettings
     from veche.surgery.verification.verify import verify as measure
 
-    figures = measure(
+    return measure(
         source,
         target,
         read_plan(plan or target / PLAN_NAME),
         heldout_text() if text is None else read_text(text),
         settings=VerifySettings(
-            num_windows=num_windows,
-            window_tokens=window_tokens,
-            form=form.value,
-            device=device.value,
+            num_windows=amount[0],
+            window_tokens=amount[1],
+            form=way[0].value,
+            device=way[1].value,
         ),
         progress=TerminalProgress(),
     )
-    if card:
-        write_into_card(target, figures)
-    _finish(source, target, figures, out, as_json=as_json)
 
 
 def _required(target: Path | None) -> Path:
