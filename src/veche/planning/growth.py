@@ -29,7 +29,7 @@ def grows_experts(case: Case) -> Verdict:
     )
     require_feasible_experts(base, after)
     verdict = _exact(case, "experts", times=times, top_k=after.num_experts_per_tok)
-    return of_copies(case, verdict)
+    return _with_note(verdict, case, "split_experts")
 
 
 def grows_expert_width(case: Case) -> Verdict:
@@ -87,9 +87,14 @@ def unties(case: Case) -> Verdict:
 
 def of_copies(case: Case, verdict: Verdict) -> Verdict:
     """Add that the mode does not matter, where it could be thought to."""
+    return _with_note(verdict, case, "start_copies")
+
+
+def _with_note(verdict: Verdict, case: Case, key: str) -> Verdict:
+    """Add what there is to say of mode split."""
     if case.mode != "split":
         return verdict
-    return replace(verdict, reason=f"{verdict.reason}; {case.say('start_copies')}")
+    return replace(verdict, reason=f"{verdict.reason}; {case.say(key)}")
 
 
 def _exact(case: Case, key: str, **values: object) -> Verdict:

@@ -48,6 +48,12 @@ PHRASES: dict[str, Phrase] = {
         "en": "mode split does not concern it",
         "ru": "режим split здесь ни при чём",
     },
+    "split_experts": {
+        "en": "in mode split two copies share what down_proj would add unevenly, so that training "
+        "tells them apart sooner",
+        "ru": "в режиме split две копии делят вклад down_proj неровно, чтобы обучение скорее их "
+        "различило",
+    },
     "shared_expert_width": {
         "en": "needs new weights: {before} → {after} hidden units in the expert that every token "
         "passes; exact at step 0, and the new units are {start} until trained",
@@ -61,10 +67,12 @@ PHRASES: dict[str, Phrase] = {
         "{layers}); на шаге 0 функция та же, новые нейроны {start} до обучения",
     },
     "experts": {
-        "en": "exact with a top-k of {top_k}: each expert and its router row become {times} copies "
-        "of themselves, which share what the one had; they differ once they are trained",
-        "ru": "точно при top-k {top_k}: каждый эксперт и его строка маршрутизатора становятся "
-        "копиями себя, их {times}, и делят то, что было у одного; разойдутся они в обучении",
+        "en": "needs new weights, and is exact with a top-k of {top_k}: each expert and its router "
+        "row are there {times} times, and share the routing weight that the one had; training "
+        "makes them differ",
+        "ru": "нужны новые веса; точно при top-k {top_k}: каждый эксперт и его строка "
+        "маршрутизатора повторены, всего их {times}, и делят вес маршрутизации, который был у "
+        "одного; разнит их обучение",
     },
     "top_k_times": {
         "en": "exact with the copies of the experts: a token that visited an expert visits all of "
@@ -124,7 +132,7 @@ PHRASES: dict[str, Phrase] = {
         "exact with any router, since the chosen copies' weights sum to 1; training makes them "
         "differ",
         "ru": "нужны новые веса: копии MLP каждого слоя, их {after}, и новый случайный "
-        "маршрутизатор; точно при любом: веса выбранных копий в сумме 1; разными их делает обучение",
+        "маршрутизатор; точно при любом: веса выбранных копий в сумме 1; разнит их обучение",
     },
     "copies_num_experts_per_tok": {
         "en": "exact for any number of copies: compute follows it ({after} MLPs a token instead of "
