@@ -1,6 +1,6 @@
 """A change to be judged, and the judgement."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from veche.checkpoint.spec import ModelSpec
@@ -8,6 +8,7 @@ from veche.core.language import Language
 from veche.planning.field_facts import FieldFact, fact_of
 from veche.planning.phrases import phrase
 from veche.planning.plan import Effect, Mode
+from veche.planning.steps import exact_top_k
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,7 @@ class Case:
     @property
     def exact_top_k(self) -> int:
         """The top-k that goes with the target's experts: k · m."""
-        times = self.num_experts // self.base.num_experts if self.base.is_moe else 1
-        return self.base.num_experts_per_tok * max(1, times)
+        return exact_top_k(self.base, replace(self.base, num_experts=self.num_experts))
 
     def say(self, key: str, **values: object) -> str:
         """Return a phrase with this case's own values at hand."""
