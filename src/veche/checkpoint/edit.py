@@ -18,7 +18,8 @@ def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     "rope_scaling" is a mapping as in transformers 4, or None. Both spellings of the rotary
     embedding are written, since transformers 4 and serving engines read `rope_scaling` and
     `rope_theta`, and transformers 5 reads `rope_parameters`. Another "model_type" makes a dense
-    config that of its mixture (checkpoint/mixture.py); more "num_hidden_layers" take their lists
+    config that of its mixture (checkpoint/mixture.py), where "intermediate_size" may be None for
+    no dense MLP; more "num_hidden_layers" take their lists
     with them (checkpoint/layers.py).
     """
     result, changes = deepcopy(dict(config)), deepcopy(dict(changes))
@@ -27,7 +28,8 @@ def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     result.update(deepened(result, changes.get("num_hidden_layers", 0)))
     family = family_of(result.get("model_type"))
     for field, value in changes.items():
-        if field not in _ROPE_FIELDS:
+        is_absent = value is None and field == family.expert_width_key == "intermediate_size"
+        if field not in _ROPE_FIELDS and not is_absent:
             result[key_of(field, result, family)] = value
     if is_upcycled or any(field in changes for field in _ROPE_FIELDS):
         _write_rope(result, changes)

@@ -14,7 +14,7 @@ _OWN_WORDS = ("attention_dropout", "router_aux_loss_coef", "output_router_logits
 
 _COPIES_ARE_TOLD = (
     "model_type", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
-    "shared_expert_intermediate_size",
+    "shared_expert_intermediate_size", "intermediate_size",
 )  # fmt: skip
 _FOLLOW_DEPTH = ("mlp_only_layers", "decoder_sparse_step", "layer_types")
 

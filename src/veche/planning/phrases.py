@@ -144,6 +144,10 @@ PHRASES: dict[str, Phrase] = {
         "en": "each expert is as wide as the dense MLP that it copies",
         "ru": "каждый эксперт той же ширины, что и плотный MLP, который он копирует",
     },
+    "copies_intermediate_size": {
+        "en": "no dense MLP is left: its width is that of each expert",
+        "ru": "плотных MLP не остаётся: их ширина — это ширина каждого эксперта",
+    },
     "copies_shared_expert_intermediate_size": {
         "en": "this family always has an expert that every token passes: a narrow one that adds "
         "nothing (down projection zero) until it is trained",

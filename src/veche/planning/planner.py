@@ -158,11 +158,8 @@ def _followers(recipe: Recipe, start: Start, values: Mapping[str, Any]) -> dict[
 
 def _names(wishes: _Wishes) -> list[str]:
     """Return every field that the plan tells of, in the order of presentation."""
-    is_upcycled = wishes.start is not wishes.base
-    has_dense_width = wishes.start.value("intermediate_size") is not None or not is_upcycled
-    table = [name for name in FIELDS if name != "intermediate_size" or has_dense_width]
-    head = ["model_type"] if is_upcycled else []
-    return list(dict.fromkeys([*head, *table, *wishes.values]))
+    head = ["model_type"] if wishes.start is not wishes.base else []
+    return list(dict.fromkeys([*head, *FIELDS, *wishes.values]))
 
 
 def _field_change(name: str, wishes: _Wishes) -> FieldChange:
