@@ -164,7 +164,9 @@ def _mlp_of(parsed: _Config, family: Family, where: str) -> dict[str, Any]:
     return {
         "intermediate_size": parsed.intermediate_size if has_dense else None,
         "moe_intermediate_size": width,
-        "shared_expert_intermediate_size": parsed.shared_expert_intermediate_size or None,
+        "shared_expert_intermediate_size": (
+            (parsed.shared_expert_intermediate_size or None) if family.has_shared_expert else None
+        ),
         "num_experts": num_experts,
         "num_experts_per_tok": top_k,
         "norm_topk_prob": (

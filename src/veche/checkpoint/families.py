@@ -33,6 +33,8 @@ class Family:
         has_qkv_bias: whether q, k and v projections have biases.
         default_norm_topk_prob: meaning of a config without norm_topk_prob; None where the family
             always normalises and has no such key.
+        has_shared_expert: whether every token passes one more expert beside the chosen ones.
+        mixture_type: model_type that a mixture of copies of a dense model has; None for mixtures.
     """
 
     model_type: str
@@ -44,6 +46,8 @@ class Family:
     qk_norm: QkNorm = QkNorm.NONE
     has_qkv_bias: bool = False
     default_norm_topk_prob: bool | None = None
+    has_shared_expert: bool = False
+    mixture_type: str | None = None
 
     @property
     def is_moe(self) -> bool:
@@ -67,6 +71,7 @@ FAMILIES: dict[str, Family] = {
             expert_width_key="moe_intermediate_size",
             has_qkv_bias=True,
             default_norm_topk_prob=False,
+            has_shared_expert=True,
         ),
         Family(
             model_type="mixtral",
@@ -83,9 +88,19 @@ FAMILIES: dict[str, Family] = {
             qk_norm=QkNorm.FLAT,
             default_norm_topk_prob=False,
         ),
-        Family(model_type="llama", architecture="LlamaForCausalLM"),
-        Family(model_type="qwen2", architecture="Qwen2ForCausalLM", has_qkv_bias=True),
-        Family(model_type="qwen3", architecture="Qwen3ForCausalLM", qk_norm=QkNorm.HEAD),
+        Family(model_type="llama", architecture="LlamaForCausalLM", mixture_type="mixtral"),
+        Family(
+            model_type="qwen2",
+            architecture="Qwen2ForCausalLM",
+            has_qkv_bias=True,
+            mixture_type="qwen2_moe",
+        ),
+        Family(
+            model_type="qwen3",
+            architecture="Qwen3ForCausalLM",
+            qk_norm=QkNorm.HEAD,
+            mixture_type="qwen3_moe",
+        ),
     )
 }
 
