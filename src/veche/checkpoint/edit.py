@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from veche.checkpoint.config import spec_of
 from veche.checkpoint.families import Family, family_of
 from veche.checkpoint.spec import RopeSpec
 
@@ -58,18 +59,20 @@ def _write_implied(result: dict[str, Any], config: Mapping[str, Any], family: Fa
     transformers 5 cannot scale the rope of a Mixtral without head_dim. transformers 5 saves
     num_local_experts in families whose transformers 4 class reads num_experts.
     """
-    heads = config["num_attention_heads"]
+    spec = spec_of(dict(config))
     if result.get("head_dim") is None:
-        result["head_dim"] = config["hidden_size"] // heads
+        result["head_dim"] = spec.head_dim
     if result.get("num_key_value_heads") is None:
-        result["num_key_value_heads"] = heads
+        result["num_key_value_heads"] = spec.num_key_value_heads
     if family.is_moe and family.expert_count_key not in result:
         result[family.expert_count_key] = result["num_local_experts"]
 
 
 def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
     parameters = dict(config.get("rope_parameters") or {})
-    theta = changes.get("rope_theta", config.get("rope_theta", parameters.get("rope_theta")))
+    default = family_of(config.get("model_type")).default_rope_theta
+    given = config.get("rope_theta") or parameters.get("rope_theta") or default
+    theta = changes.get("rope_theta", given)
     if "rope_scaling" in changes:
         scaling = changes["rope_scaling"]
     else:
