@@ -5,8 +5,8 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import IO, Any
@@ -103,6 +103,19 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_writer(path) as file:
         file.write(text.encode())
+
+
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write several files, all or (on a full disk, say) none; the first gets its name last.
+
+    Raises:
+        DiskError: the disk is full or refuses.
+    """
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            file = stack.enter_context(atomic_writer(path))
+            file.write(text.encode())
+            file.flush()  # what the disk refuses, it refuses before any file gets its name
 
 
 def write_json(path: Path, value: Any) -> None:
