@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from veche.checkpoint.completeness import missing_tensor
 from veche.checkpoint.config import read_config, require_unquantised, spec_of
 from veche.checkpoint.header import MAX_TENSORS, TensorInfo, read_header
 from veche.checkpoint.spec import ModelSpec
@@ -25,7 +26,8 @@ WEIGHT_DTYPES: Mapping[str, np.dtype[Any]] = {
 }
 """The dtypes that surgery computes in, by safetensors' spelling."""
 _SUFFIX = ".safetensors"
-_MAX_NAME_BYTES = 255
+_MAX_NAME_BYTES = 200
+"""Of a shard's name: file systems take 255, and a temporary name is longer."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -71,6 +73,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     tensors = _merge(shards)
     if weight_map is not None:
         _require_agreement(folder / INDEX_NAME, weight_map, tensors)
+    if missing := missing_tensor(spec, tensors):
+        raise CheckpointError(
+            f"{folder} has no tensor {missing!r}, and its config.json implies it",
+            hint="fetch the model again, config.json and every shard",
+        )
     return Checkpoint(folder=folder, config=config, spec=spec, tensors=tensors, shards=shards)
 
 
