@@ -22,7 +22,8 @@ SPEC = spec_of(load_base("mixtral-8x7b"))
 SHARED = spec_of(
     {
         "model_type": "qwen2_moe", "hidden_size": 64, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "vocab_size": 100, "intermediate_size": 80, "num_experts": 4,
+        "num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": 100,
+        "intermediate_size": 80, "num_experts": 4,
         "num_experts_per_tok": 2, "moe_intermediate_size": 32, "mlp_only_layers": [1],
         "shared_expert_intermediate_size": 48, "tie_word_embeddings": True,
     }
@@ -30,6 +31,7 @@ SHARED = spec_of(
 DENSE = spec_of(
     {
         "model_type": "qwen3", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "head_dim": 16,
         "vocab_size": 100, "intermediate_size": 80,
     }
 )  # fmt: skip

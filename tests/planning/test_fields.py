@@ -143,7 +143,8 @@ def test_a_quantised_base_is_refused_before_anything_is_written(tmp_path):
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
 def test_a_dense_base_is_advised_what_works_for_it(tmp_path, model_type):
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = {"model_type": model_type, **shape, "vocab_size": 100, "intermediate_size": 80}
+    shape |= {"num_key_value_heads": 4, "vocab_size": 100, "intermediate_size": 80}
+    config = {"model_type": model_type, **shape}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedError) as caught:
         plan_of(str(tmp_path))

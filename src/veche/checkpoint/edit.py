@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from veche.checkpoint.config import spec_of
 from veche.checkpoint.families import Family, family_of
 from veche.checkpoint.layers import deepened
 from veche.checkpoint.mixture import as_mixture
@@ -67,11 +68,11 @@ def _write_implied(result: dict[str, Any], config: Mapping[str, Any], family: Fa
     transformers 5 cannot scale the rope of a Mixtral without head_dim. transformers 5 saves
     num_local_experts in families whose transformers 4 class reads num_experts.
     """
-    heads = config["num_attention_heads"]
+    spec = spec_of(dict(config))
     if result.get("head_dim") is None:
-        result["head_dim"] = config["hidden_size"] // heads
+        result["head_dim"] = spec.head_dim
     if result.get("num_key_value_heads") is None:
-        result["num_key_value_heads"] = heads
+        result["num_key_value_heads"] = spec.num_key_value_heads
     if family.is_moe and family.expert_count_key not in result:
         result[family.expert_count_key] = result["num_local_experts"]
 
@@ -79,7 +80,8 @@ def _write_implied(result: dict[str, Any], config: Mapping[str, Any], family: Fa
 def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
     parameters = dict(config.get("rope_parameters") or {})
     own = (config.get("rope_scaling") or parameters).get("rope_theta")
-    theta = changes.get("rope_theta", own or config.get("rope_theta"))
+    default = family_of(config.get("model_type")).default_rope_theta
+    theta = changes.get("rope_theta", own or config.get("rope_theta") or default)
     if "rope_scaling" in changes:
         scaling = changes["rope_scaling"]
     else:

@@ -13,7 +13,8 @@ from veche import __version__
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
 from veche.checkpoint.writer import TensorOut, write_index
 from veche.core.errors import DiskError
-from veche.core.files import json_text, require_empty, sha256_of, write_json, write_text
+from veche.core.files import require_empty, sha256_of, write_json, write_text
+from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan, read_plan
