@@ -73,29 +73,28 @@ def test_other_dtypes_of_files_are_converted(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("case", "name"),
     [
-        ("model.layers.1.self_attn.v_proj.weight", r"missing key model\.layers\.1\.self_attn\.v"),
-        ("model.layers.2.mlp.experts.5.up_proj.weight", r"missing key .*2\.mlp\.experts\.5\.up"),
-        ("lm_head.weight", r"missing key lm_head\.weight"),
-        ("model.norm.weight", r"missing key model\.norm\.weight"),
+        ("qwen3_moe", "model.layers.1.self_attn.v_proj.weight"),
+        ("qwen3_moe", "model.layers.2.mlp.experts.5.up_proj.weight"),
+        ("qwen3_moe", "lm_head.weight"),
+        ("qwen3_moe", "model.norm.weight"),
+        ("llama-tied-biases", "model.layers.2.self_attn.o_proj.bias"),
     ],
 )
-def test_a_missing_tensor_is_named_before_anything_runs(tmp_path, name, message):
+def test_a_missing_tensor_or_one_cut_short_is_named_before_anything_runs(tmp_path, case, name):
     import safetensors.torch
 
-    folder = tiny(tmp_path / "model", "qwen3_moe")
+    folder = tiny(tmp_path / "model", case)
     file = folder / "model.safetensors"
     tensors = safetensors.torch.load_file(file)
     removed = tensors.pop(name)
-    safetensors.torch.save_file(tensors, file)
-    shell = Shell(folder, changes={}, attention="sdpa", device=CPU)
-    with pytest.raises(CheckpointError, match=message):
-        Weights(open_checkpoint(folder), shell.model, CPU)
-    tensors[name] = removed[:-1].clone()
-    safetensors.torch.save_file(tensors, file)
-    with pytest.raises(CheckpointError, match="mismatched key " + name.replace(".", r"\.")):
-        Weights(open_checkpoint(folder), shell.model, CPU)
+    for found, reason in ((None, "has no tensor|missing key"), (removed[:-1], "mismatched key")):
+        more = {} if found is None else {name: found.clone()}
+        safetensors.torch.save_file({**tensors, **more}, file)
+        shell = Shell(folder, changes={}, attention="sdpa", device=CPU)
+        with pytest.raises(CheckpointError, match=f"({reason}).*" + name.replace(".", r"\.")):
+            Weights(open_checkpoint(folder), shell.model, CPU)
 
 
 @pytest.mark.parametrize(

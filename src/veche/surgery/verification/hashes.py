@@ -2,20 +2,18 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from veche.core.errors import CheckpointError
 from veche.core.files import read_json_object, sha256_of
 from veche.core.progress import Progress, Silent
-from veche.planning.plan import read_plan
-from veche.surgery.names import CARD_NAME, HASHES_NAME, PLAN_NAME
+from veche.surgery.names import CARD_NAME, HASHES_NAME
 
 SCHEMA = 1
-_CONFIG_NAME = "config.json"
-_UNLISTED = (HASHES_NAME, CARD_NAME, _CONFIG_NAME)
-"""The list itself, the model card, which people edit, and config.json, which the plan tells."""
+_UNLISTED = (HASHES_NAME, CARD_NAME)
+"""The list itself, and the model card, which people edit."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -77,29 +75,15 @@ def verify_hashes(
 
     Raises:
         CheckpointError: the target has no usable veche_hashes.json, or a file cannot be read.
-        RecipeError: the plan in it is of another version of veche.
     """
     progress = progress or Silent()
     content = _read(target / HASHES_NAME)
     listed = content["files"]
     extra = tuple(name for name in _files_of(target) if name not in listed)
     return HashReport(
-        target=_with_config(target, _compared(target, listed, extra, progress)),
+        target=_compared(target, listed, extra, progress),
         source=None if source is None else _compared(source, content["source"], (), progress),
     )
-
-
-def _with_config(folder: Path, found: FolderHashes) -> FolderHashes:
-    """Add config.json, which is written last: it must say all that the plan's target says."""
-    if PLAN_NAME not in found.unchanged:
-        return found  # a failure by itself, and nothing to judge config.json by
-    if not (folder / _CONFIG_NAME).is_file():
-        return replace(found, missing=(*found.missing, _CONFIG_NAME))
-    planned = read_plan(folder / PLAN_NAME).target_config
-    config = read_json_object(folder / _CONFIG_NAME)
-    if all(key in config and config[key] == value for key, value in planned.items()):
-        return replace(found, unchanged=(*found.unchanged, _CONFIG_NAME))
-    return replace(found, changed=(*found.changed, _CONFIG_NAME))
 
 
 def _compared(

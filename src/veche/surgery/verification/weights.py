@@ -161,7 +161,7 @@ class Weights:
         return place
 
     def _require_complete(self, model: Model) -> None:
-        """Refuse if a parameter, or an expert's part of one, is not in the files."""
+        """Refuse if a parameter is not filled, or filled twice, by what is in the files."""
         filled: dict[str, int] = {}
         for name, place in self._places.items():
             size = self._checkpoint.tensors[name].num_elements
@@ -171,22 +171,9 @@ class Weights:
             if name in tied and tied & filled.keys():
                 continue
             if filled.get(name, 0) < shape.numel():
-                raise self._error("missing", self._first_missing(name))
+                raise self._error("missing", name)
             if filled[name] > shape.numel():
                 raise self._error("unexpected", f"{name} (stored twice, fused and by experts)")
-
-    def _first_missing(self, parameter: str) -> str:
-        """Name what is missing as the files would: an expert's projection, or the parameter."""
-        family = self._checkpoint.spec.family
-        prefix = parameter.removesuffix(f"mlp.{_GATE_UP}").removesuffix(f"mlp.{_DOWN}")
-        projections = {_GATE_UP: family.expert_names[:2], _DOWN: family.expert_names[2:]}
-        wanted = [
-            f"{prefix}{family.moe_block}.experts.{expert}.{projection}.weight"
-            for expert in range(self._checkpoint.spec.num_experts)
-            for projection in projections.get(parameter.removeprefix(f"{prefix}mlp."), ())
-        ]
-        has_some = any(name in self._places for name in wanted)
-        return next((n for n in wanted if n not in self._places), "") if has_some else parameter
 
     def _error(self, kind: str, name: str) -> CheckpointError:
         folder: Path = self._checkpoint.folder
