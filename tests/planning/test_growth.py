@@ -224,6 +224,12 @@ def test_the_copied_layers_are_told_in_short():
     assert copied_layers(48, 60) == ", ".join(str(layer) for layer in range(0, 48, 4))
 
 
+@pytest.mark.parametrize("absurd", [4097, 2**31])
+def test_absurd_depth_is_answered_at_once(base_of, absurd):
+    with pytest.raises(RecipeError, match="more than 4096 layers"):
+        plan_of(base_of("qwen2_moe", layer_types=["full_attention"] * 3), num_hidden_layers=absurd)
+
+
 @pytest.mark.parametrize("new_layers", [4, 5, 6, 9])
 @pytest.mark.parametrize(
     "rule",

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veche.checkpoint.families import Family, family_of
+from veche.checkpoint.layers import MAX_LAYERS
 from veche.checkpoint.spec import ModelSpec, RopeSpec
 from veche.core.errors import ConfigError, UnsupportedError, VecheError
 from veche.core.files import read_json_object
 
 _Count = Annotated[int, Field(gt=0, le=2**31, strict=True)]
-_MAX_LAYERS = 4096
 _DEFAULT_THETA = 10_000.0
 
 
@@ -33,7 +33,7 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     hidden_size: _Count
-    num_hidden_layers: Annotated[int, Field(gt=0, le=_MAX_LAYERS, strict=True)]
+    num_hidden_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS, strict=True)]
     num_attention_heads: _Count
     vocab_size: _Count
     num_key_value_heads: _Count | None = None
