@@ -42,7 +42,7 @@ GROWING = (
     "moe_intermediate_size", "mlp_only_layers", "decoder_sparse_step", "layer_types", "model_type",
     "norm_topk_prob",
 )  # fmt: skip
-GROWN = (
+GROWN: tuple[Any, ...] = (
     "x2", "x3", "x3/2", 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 1024, 4097, True, False,
     [0], [], [1, 2], ["full_attention"] * 3, "mixtral", None,
 )  # fmt: skip

@@ -353,6 +353,8 @@ def test_any_number_of_copies_may_be_made_and_visited(base_of):
     [
         ("llama", {}, {"num_experts": 4}, "--set num_experts_per_tok=2"),
         ("llama", {}, {"num_experts_per_tok": 2}, "--set num_experts=8"),
+        ("llama", {}, {"num_experts_per_tok": "x3/4"}, "veche carve"),
+        ("llama", {}, {"num_experts": "x8", "num_experts_per_tok": 2}, "the value itself"),
         ("llama", {}, {"num_experts": 4, "num_experts_per_tok": 5}, "more than the 4 experts"),
         ("llama", {}, {"num_experts": {"value": 4, "apply": False}}, "no experts"),
         ("llama", {}, {"num_hidden_layers": 4}, "no experts"),
