@@ -50,7 +50,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as indented JSON, as it stands in files."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
