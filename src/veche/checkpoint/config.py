@@ -57,7 +57,7 @@ class _Config(BaseModel):
     num_experts_per_tok: _Count | None = None
     norm_topk_prob: bool | None = None
     decoder_sparse_step: int = Field(1, ge=0, le=MAX_LAYERS)
-    mlp_only_layers: list[int] | None = Field(None, max_length=_MAX_LAYERS)
+    mlp_only_layers: list[int] | None = Field(None, max_length=MAX_LAYERS)
     attention_bias: bool | None = None
     qkv_bias: bool | None = None
     hidden_act: str = "silu"
