@@ -34,6 +34,7 @@ class Family:
         bias_key: config key that says otherwise; None where the class reads none.
         default_norm_topk_prob: meaning of a config without norm_topk_prob; None where the family
             always normalises and has no such key.
+        mixture_type: model_type that a mixture of copies of a dense model has; None for mixtures.
         default_num_key_value_heads: meaning of a config without that key; None stands for
             num_attention_heads.
         default_head_dim: the same; None stands for hidden_size over num_attention_heads.
@@ -58,6 +59,7 @@ class Family:
     has_qkv_bias: bool = False
     bias_key: str | None = "attention_bias"
     default_norm_topk_prob: bool | None = None
+    mixture_type: str | None = None
     default_num_key_value_heads: int | None = None
     default_head_dim: int | None = None
     default_max_position_embeddings: int = 32_768
@@ -65,6 +67,11 @@ class Family:
     default_rms_norm_eps: float = 1e-6
     default_shared_width: int | None = None
     nullable: frozenset[str] = frozenset()
+
+    @property
+    def has_shared_expert(self) -> bool:
+        """Whether every token passes one more expert beside the chosen ones."""
+        return self.default_shared_width is not None
 
     @property
     def is_moe(self) -> bool:
@@ -120,12 +127,14 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             model_type="llama",
+            mixture_type="mixtral",
             architecture="LlamaForCausalLM",
             default_max_position_embeddings=2048,
             nullable=frozenset({_KV_HEADS, "head_dim"}),
         ),
         Family(
             model_type="qwen2",
+            mixture_type="qwen2_moe",
             architecture="Qwen2ForCausalLM",
             has_qkv_bias=True,
             bias_key=None,
@@ -134,6 +143,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             model_type="qwen3",
+            mixture_type="qwen3_moe",
             architecture="Qwen3ForCausalLM",
             qk_norm=QkNorm.HEAD,
             default_num_key_value_heads=32,
