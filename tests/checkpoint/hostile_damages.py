@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from hypothesis import strategies as st
 from tests.checkpoint.hostile_drafts import INDEX, SHARDS, SINGLE, Draft
+from tests.checkpoint.hostile_drafts import draft as make_draft
 
 Outcome = Literal["refused", "built", "either"]
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -408,6 +409,23 @@ def a_tensor_that_is_not_there(draft: Draft, draw: Draw) -> None:
 
 
 @damage()
+def experts_in_two_layouts(draft: Draft, draw: Draw) -> None:
+    """A fused checkpoint becomes one of single experts that still has a layer's fused ones."""
+    family = draft.config["model_type"]
+    fused = make_draft(family, is_fused=True, is_sharded=False).shards[SINGLE]
+    whole = make_draft(family, is_fused=False, is_sharded=False)
+    shard = whole.shards[SINGLE]
+    layer = draw(st.integers(0, 1))
+    for name, entry in fused.entries.items():
+        if f"layers.{layer}." in name and "experts." in name and name not in shard.entries:
+            start, end = entry["data_offsets"]
+            place = len(shard.body)
+            shard.entries[name] = {**entry, "data_offsets": [place, place + end - start]}
+            shard.body += fused.body[start:end]
+    draft.shards, draft.index = whole.shards, None
+
+
+@damage()
 def only_pickles(draft: Draft, draw: Draw) -> None:
     draft.shards, draft.index = {}, None
     name = draw(st.sampled_from(["pytorch_model.bin", "model.pt", "x.ckpt", "a.pth", "a.pkl"]))
@@ -455,18 +473,19 @@ def a_companion_that_is_no_file(draft: Draft, draw: Draw) -> None:
 
 @damage("built")
 def a_hub_cache(draft: Draft, draw: Draw) -> None:
-    """Every file is a symlink to ../../blobs/HASH, as huggingface_hub lays them out."""
-    depth = draw(st.integers(0, 2))
+    """Every file is a symlink to ../blobs/HASH, as huggingface_hub lays them out, or further."""
+    is_relative, is_chain = draw(st.booleans()), draw(st.booleans())
 
     def link(folder: Path) -> None:
         blobs = folder.parent / "blobs"
         blobs.mkdir()
         for number, file in enumerate(sorted(folder.iterdir())):
-            shutil.move(file, blobs / f"{number:064x}")
-            dots = "../" * (1 + 2 * depth) + f"{folder.parent.name}/../" * 0
-            target = blobs / f"{number:064x}"
-            relative = Path("..") / "blobs" / target.name
-            file.symlink_to(relative if depth == 0 else target if depth == 1 else dots and relative)
+            blob = blobs / f"{number:064x}"
+            shutil.move(file, blob)
+            if is_chain:
+                (blobs / f"{number}").symlink_to(blob)
+                blob = blobs / f"{number}"
+            file.symlink_to(Path("..") / "blobs" / blob.name if is_relative else blob)
 
     draft.after.append(link)
 
