@@ -243,7 +243,10 @@ def _checked(name: str, wanted: Any, base: Any) -> Any:
 
 def _scaled(name: str, wanted: str, base: Any) -> Any:
     if isinstance(base, bool) or not isinstance(base, int | float):
-        raise RecipeError(f"{name}: {wanted!r} is a factor, and the base has {base!r}")
+        raise RecipeError(
+            f"{name}: {wanted!r} is a factor, and the base has {base!r}",
+            hint="give the value itself",
+        )
     # Fraction reads "1e99999999" too, and would never be done with it.
     if not re.fullmatch(r"x\d{1,9}(\.\d{1,9}|/0*[1-9]\d{0,8})?", wanted, re.ASCII):
         raise RecipeError(f"{name}: {wanted[:60]!r} is not a factor", hint="write x2, x1.5 or x4/3")

@@ -57,14 +57,19 @@ def require_same_base(plan: BuildPlan, checkpoint: Checkpoint) -> None:
 
 
 def steps_of_plan(plan: BuildPlan) -> tuple[PlannedStep, ...]:
-    """Return the plan's operations in order, loaded, each with its own base and target."""
-    return tuple(
-        PlannedStep(
-            operation=load("operations", step.operation),
-            growth=Growth(base=step.before, target=step.after, mode=plan.mode, seed=plan.seed),
-        )
-        for step in plan.steps
-    )
+    """Return the plan's operations in order, loaded, each with its own base and target.
+
+    Raises:
+        RecipeError: an operation cannot be done exactly.
+        UnsupportedError: the same, because of the model's family.
+    """
+    steps = []
+    for step in plan.steps:
+        operation: Operation = load("operations", step.operation)
+        operation.require_feasible(step.before, step.after)
+        growth = Growth(base=step.before, target=step.after, mode=plan.mode, seed=plan.seed)
+        steps.append(PlannedStep(operation=operation, growth=growth))
+    return tuple(steps)
 
 
 def grown_tensors(plan: BuildPlan, checkpoint: Checkpoint) -> dict[str, TensorOut]:
