@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from veche.checkpoint.families import TensorKind, TensorRole, role_of
+from veche.checkpoint.families import QkNorm, TensorKind, TensorRole, role_of
 from veche.checkpoint.header import TensorInfo
 from veche.checkpoint.reader import Checkpoint
 from veche.checkpoint.spec import ModelSpec
@@ -102,6 +102,8 @@ def grown_by_source(plan: BuildPlan, checkpoint: Checkpoint) -> Mapping[str, tup
 
 def shape_of(role: TensorRole, spec: ModelSpec) -> tuple[int, ...] | None:
     """Return the shape that a tensor has in a model of `spec`; None where it is not checked."""
+    if role.kind is TensorKind.QK_NORM and spec.family.qk_norm is QkNorm.FLAT:
+        return (spec.q_size if role.template.endswith("q_norm.weight") else spec.kv_size,)
     return _shapes(spec).get(role.kind)
 
 
@@ -117,6 +119,7 @@ def _shapes(spec: ModelSpec) -> Mapping[TensorKind, tuple[int, ...]]:
         TensorKind.K: (spec.kv_size, hidden),
         TensorKind.V: (spec.kv_size, hidden),
         TensorKind.O: (hidden, spec.q_size),
+        TensorKind.QK_NORM: (spec.head_dim,),
         TensorKind.Q_BIAS: (spec.q_size,),
         TensorKind.K_BIAS: (spec.kv_size,),
         TensorKind.V_BIAS: (spec.kv_size,),
