@@ -19,6 +19,7 @@ from veche.cli.carve import carve
 from veche.cli.demo import demo
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
+from veche.cli.export import export
 from veche.cli.gpus import gpus
 from veche.cli.launch import launch
 from veche.cli.plan import plan
@@ -56,7 +57,7 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, recipe, plan, build, verify, launch, gpus, ask, experts, demo, doctor
+    carve, recipe, plan, build, verify, export, launch, gpus, ask, experts, demo, doctor
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):
