@@ -143,11 +143,24 @@ class TensorKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorRole:
-    """A tensor's place: its kind, its layer and its expert, where it has them."""
+    """A tensor's place.
+
+    Attributes:
+        kind: what it does.
+        template: its name, with "{layer}" and "{expert}" where these numbers stand.
+        layer: from 0; None outside the layers.
+        expert: from 0; None where the tensor is not of one expert.
+    """
 
     kind: TensorKind
+    template: str
     layer: int | None = None
     expert: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Its key in the checkpoint."""
+        return self.template.format(layer=self.layer, expert=self.expert)
 
 
 _OUTSIDE_LAYERS = {
@@ -172,38 +185,50 @@ _IN_LAYER = {
     "mlp.up_proj.weight": TensorKind.DENSE_UP,
     "mlp.down_proj.weight": TensorKind.DENSE_DOWN,
 }
-_LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
-_EXPERT = re.compile(r"experts\.(\d+)\.(\w+)\.weight")
+_LAYER = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,5})\.(.+)")
+_EXPERT = re.compile(r"experts\.(0|[1-9][0-9]{0,6})\.(\w+)\.weight")
+_LAYER_PREFIX = "model.layers.{layer}."
+_IN_MOE_BLOCK = {
+    TensorKind.ROUTER: "gate.weight",
+    TensorKind.FUSED_GATE_UP: "experts.gate_up_proj",
+    TensorKind.FUSED_DOWN: "experts.down_proj",
+    TensorKind.SHARED_GATE: "shared_expert.gate_proj.weight",
+    TensorKind.SHARED_UP: "shared_expert.up_proj.weight",
+    TensorKind.SHARED_DOWN: "shared_expert.down_proj.weight",
+    TensorKind.SHARED_ROUTER: "shared_expert_gate.weight",
+}
 _EXPERT_KINDS = (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN)
 
 
 def role_of(name: str, family: Family) -> TensorRole | None:
     """Return what the tensor `name` does in a model of `family`; None if it is not known."""
     if name in _OUTSIDE_LAYERS:
-        return TensorRole(kind=_OUTSIDE_LAYERS[name])
+        return TensorRole(kind=_OUTSIDE_LAYERS[name], template=name)
     if not (match := _LAYER.fullmatch(name)):
         return None
     layer, rest = int(match[1]), match[2]
     if rest in _IN_LAYER:
-        return TensorRole(kind=_IN_LAYER[rest], layer=layer)
+        return TensorRole(kind=_IN_LAYER[rest], template=f"{_LAYER_PREFIX}{rest}", layer=layer)
     if not family.is_moe or not rest.startswith(family.moe_block + "."):
         return None
     return _role_in_moe_block(rest.removeprefix(family.moe_block + "."), family, layer)
 
 
+def moe_role(kind: TensorKind, family: Family, layer: int, expert: int | None = None) -> TensorRole:
+    """Return the place of a tensor of a layer's mixture, one tensor for each expert."""
+    rest = _IN_MOE_BLOCK.get(kind)
+    if rest is None:
+        projection = family.expert_names[_EXPERT_KINDS.index(kind)]
+        rest = f"experts.{{expert}}.{projection}.weight"
+    template = f"{_LAYER_PREFIX}{family.moe_block}.{rest}"
+    return TensorRole(kind=kind, template=template, layer=layer, expert=expert)
+
+
 def _role_in_moe_block(rest: str, family: Family, layer: int) -> TensorRole | None:
-    fixed = {
-        "gate.weight": TensorKind.ROUTER,
-        "experts.gate_up_proj": TensorKind.FUSED_GATE_UP,
-        "experts.down_proj": TensorKind.FUSED_DOWN,
-        "shared_expert.gate_proj.weight": TensorKind.SHARED_GATE,
-        "shared_expert.up_proj.weight": TensorKind.SHARED_UP,
-        "shared_expert.down_proj.weight": TensorKind.SHARED_DOWN,
-        "shared_expert_gate.weight": TensorKind.SHARED_ROUTER,
-    }
-    if rest in fixed:
-        return TensorRole(kind=fixed[rest], layer=layer)
+    for kind, name in _IN_MOE_BLOCK.items():
+        if rest == name:
+            return moe_role(kind, family, layer)
     if (match := _EXPERT.fullmatch(rest)) and match[2] in family.expert_names:
         kind = _EXPERT_KINDS[family.expert_names.index(match[2])]
-        return TensorRole(kind=kind, layer=layer, expert=int(match[1]))
+        return moe_role(kind, family, layer, int(match[1]))
     return None

@@ -106,16 +106,26 @@ def read_tensor(info: TensorInfo) -> NDArray[Any]:
     Raises:
         UnsupportedError: its dtype is not one of weights.
     """
+    dtype = weight_dtype(info)
+    if info.num_bytes == 0:
+        return np.empty(info.shape, dtype)
+    raw = np.memmap(info.file, np.uint8, mode="r", offset=info.start, shape=(info.num_bytes,))
+    return raw.view(dtype).reshape(info.shape)
+
+
+def weight_dtype(info: TensorInfo) -> np.dtype[Any]:
+    """Return a tensor's dtype.
+
+    Raises:
+        UnsupportedError: it is not one of weights.
+    """
     if info.dtype not in WEIGHT_DTYPES:
         raise UnsupportedError(
             f"{info.file}: tensor {info.name!r} has dtype {info.dtype}, not one of "
             f"{', '.join(WEIGHT_DTYPES)}",
             hint="use the model's bf16, fp16 or fp32 checkpoint",
         )
-    if info.num_bytes == 0:
-        return np.empty(info.shape, WEIGHT_DTYPES[info.dtype])
-    raw = np.memmap(info.file, np.uint8, mode="r", offset=info.start, shape=(info.num_bytes,))
-    return raw.view(WEIGHT_DTYPES[info.dtype]).reshape(info.shape)
+    return WEIGHT_DTYPES[info.dtype]
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -33,7 +33,7 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         _remove(partial)
         raise disk_error(error, path) from error
@@ -141,7 +141,8 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk: a rename is not safe before."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -13,6 +13,7 @@ from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import ConfigError, RecipeError, VecheError
 from veche.core.files import read_json_object
 from veche.planning.accounting import Costs, costs_of
+from veche.planning.steps import Step, steps_of
 
 SCHEMA = 1
 Mode = Literal["zero", "split"]
@@ -137,6 +138,11 @@ class BuildPlan:
     def target_spec(self) -> ModelSpec:
         """The model to be made."""
         return spec_of(self.target_config, where=f"target of plan {self.recipe!r}")
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The surgical operations, each with the model before and after it."""
+        return steps_of(self.base_spec, self.target_spec)
 
     @property
     def changes(self) -> dict[str, Any]:

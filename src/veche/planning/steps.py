@@ -54,6 +54,16 @@ def steps_of(base: ModelSpec, target: ModelSpec) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def exact_top_k(base: ModelSpec, target: ModelSpec) -> int:
+    """Return the top-k with which the grown model is the base: k, or m·k with m times the experts.
+
+    For an upcycled model, whose experts are alike, it is the target's own.
+    """
+    if not base.is_moe:
+        return target.num_experts_per_tok
+    return base.num_experts_per_tok * (target.num_experts // base.num_experts)
+
+
 def _upcycled(base: ModelSpec, target: ModelSpec) -> ModelSpec:
     """Return the base as a mixture whose experts are as wide as its dense layers were."""
     return replace(

@@ -1,32 +1,38 @@
-"""Carry a plan out: source folder → target folder, shard by shard, resumable."""
+"""Carry a plan out: source folder → target folder, as a stream, by several workers, resumable."""
 
-import fcntl
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from veche import __version__
-from veche.checkpoint.edit import edited
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
-from veche.checkpoint.writer import Chunks, TensorOut, write_index, write_shard
-from veche.core.errors import DiskError, OutputError
-from veche.core.files import PARTIAL_SUFFIX, disk_error, read_json_object, require_empty, write_json
-from veche.core.progress import Advance, Progress, Silent
+from veche.checkpoint.writer import TensorOut, write_index
+from veche.core.errors import DiskError
+from veche.core.files import require_empty, sha256_of, write_json, write_text
+from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan
-from veche.surgery.grow import grown_tensors, require_same_base
-from veche.surgery.names import PLAN_NAME
+from veche.surgery.grow import grown_by_source, require_same_base
+from veche.surgery.growth_record import growth_record
+from veche.surgery.model_card import model_card
+from veche.surgery.names import (
+    CARD_NAME,
+    GROWTH_NAME,
+    HASHES_NAME,
+    PLAN_NAME,
+    SOURCE_CARD_NAME,
+)
+from veche.surgery.shards import ShardHashes, ShardJob, write_shards
+from veche.surgery.workshop import finish_if_done, workshop
 
-_JOURNAL_NAME = ".veche_journal.json"
-_LOCK_NAME = ".veche_lock"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".onnx", ".h5")
-_OWN = ("config.json", PLAN_NAME, INDEX_NAME)
+_OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, SOURCE_CARD_NAME)
+_MOST_WORKERS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,7 @@ def build(
     *,
     resume: bool = False,
     discard_stale: bool = False,
+    num_workers: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Grow the checkpoint in `source` as `plan` says, into the new folder `target`.
@@ -72,6 +79,8 @@ def build(
         target: must not exist, or be empty.
         resume: continue an interrupted build of the same plan and source.
         discard_stale: begin anew where the interrupted build was of something else.
+        num_workers: threads that make tensors; by default the processors, at most 4. The result
+            does not depend on it.
         progress: where to report.
 
     Raises:
@@ -83,111 +92,54 @@ def build(
     plan.require_buildable()
     checkpoint = open_checkpoint(source)
     require_same_base(plan, checkpoint)
-    require_empty(target, advice="choose another folder, or remove this one first")
-    tensors = grown_tensors(plan, checkpoint)
-    workshop = _workshop(target, _key(plan, checkpoint), resume=resume, discard_stale=discard_stale)
-    with workshop as folder:
-        num_resumed = _write_shards(folder, checkpoint, tensors, plan, progress or Silent())
-        _write_companions(folder, checkpoint, plan, tensors)
+    key = _key(plan, checkpoint)
+    made = grown_by_source(plan, checkpoint)
+    jobs = _jobs(target, checkpoint, made, plan)
+    num_resumed = len(jobs)
+    if not (resume and finish_if_done(target, key)):
+        require_empty(target, advice="choose another folder, or remove this one first")
+        with workshop(target, key, resume=resume, discard_stale=discard_stale) as folder:
+            jobs = _jobs(folder, checkpoint, made, plan)
+            num_resumed = sum(job.path.is_file() for job in jobs)
+            hashes = _write(folder, jobs, num_workers, progress or Silent())
+            _write_companions(folder, checkpoint, plan, jobs, hashes)
     return BuildReport(
         target=str(target),
-        shards=tuple(shard.name for shard in checkpoint.shards),
-        num_tensors=len(tensors),
-        num_bytes=sum(tensor.num_bytes for tensor in tensors.values()),
+        shards=tuple(job.path.name for job in jobs),
+        num_tensors=sum(len(job.tensors) for job in jobs),
+        num_bytes=sum(job.num_bytes for job in jobs),
         num_resumed_shards=num_resumed,
     )
 
 
-@contextmanager
-def _workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> Iterator[Path]:
-    """Yield the folder to work in, locked; it becomes `target` when the block succeeds."""
-    folder = target.with_name(target.name + PARTIAL_SUFFIX)
-    try:
-        is_new = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _LOCK_NAME).open("w") as lock:
-            _lock(lock.fileno(), folder)
-            if not is_new and any(file.name != _LOCK_NAME for file in folder.iterdir()):
-                _take_over(folder, key, resume=resume, discard_stale=discard_stale)
-            write_json(folder / _JOURNAL_NAME, {"key": key})
-            yield folder
-            (folder / _JOURNAL_NAME).unlink()
-            (folder / _LOCK_NAME).unlink()
-            if target.is_dir():
-                target.rmdir()
-            folder.rename(target)
-    except OSError as error:
-        raise disk_error(error, target) from error
-
-
-def _lock(descriptor: int, folder: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise OutputError(
-            f"another build is at work in {folder}", hint="wait for it, or choose another folder"
-        ) from error
-
-
-def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> None:
-    """Continue an interrupted build, or clear what cannot be continued away."""
-    if not resume:
-        raise OutputError(
-            f"{folder} holds an interrupted build",
-            hint="continue it with --resume, or remove that folder",
-        )
-    journal = folder / _JOURNAL_NAME
-    if journal.is_file() and read_json_object(journal).get("key") == key:
-        return
-    if not discard_stale:
-        raise OutputError(
-            f"{folder} was begun with another plan or another source",
-            hint="remove that folder to begin anew",
-        )
-    for file in folder.iterdir():
-        if file.name != _LOCK_NAME:
-            file.unlink()
-
-
-def _write_shards(
+def _jobs(
     folder: Path,
     checkpoint: Checkpoint,
-    tensors: dict[str, TensorOut],
+    made: Mapping[str, tuple[TensorOut, ...]],
     plan: BuildPlan,
-    progress: Progress,
-) -> int:
-    """Write the shards that are missing, named and cut as the source's; return how many were not.
+) -> tuple[ShardJob, ...]:
+    """Cut and name the shards as the source's are; what is new lies beside what it is made of."""
+    metadata = {"format": "pt", "veche": __version__, "recipe": plan.recipe, "seed": str(plan.seed)}
+    inside: dict[Path, list[TensorOut]] = {shard: [] for shard in checkpoint.shards}
+    for info in sorted(checkpoint.tensors.values(), key=lambda info: info.start):
+        inside[info.file].extend(made[info.name])
+    return tuple(
+        ShardJob(path=folder / shard.name, source=shard, tensors=tuple(tensors), metadata=metadata)
+        for shard, tensors in inside.items()
+    )
+
+
+def _write(
+    folder: Path, jobs: tuple[ShardJob, ...], num_workers: int | None, progress: Progress
+) -> dict[str, ShardHashes]:
+    """Write the shards that are missing.
 
     NOTE: a shard's name exists only when all of it is on the disk, so an existing one is complete.
     """
-    todo = {shard.name: _tensors_in(shard, checkpoint, tensors) for shard in checkpoint.shards}
-    done = {name for name in todo if (folder / name).is_file()}
-    sizes = {name: sum(tensor.num_bytes for tensor in todo[name]) for name in todo}
-    _require_space(folder, sum(size for name, size in sizes.items() if name not in done))
-    metadata = {"format": "pt", "veche": __version__, "recipe": plan.recipe, "seed": str(plan.seed)}
-    with progress.task("build", sum(sizes.values())) as advance:
-        for name, content in todo.items():
-            if name in done:
-                advance(sizes[name])
-            else:
-                write_shard(folder / name, [_watched(t, advance) for t in content], metadata)
-    return len(done)
-
-
-def _tensors_in(
-    shard: Path, checkpoint: Checkpoint, tensors: dict[str, TensorOut]
-) -> list[TensorOut]:
-    inside = [info for info in checkpoint.tensors.values() if info.file == shard]
-    return [tensors[info.name] for info in sorted(inside, key=lambda info: info.start)]
-
-
-def _watched(tensor: TensorOut, advance: Advance) -> TensorOut:
-    def produce(original: TensorOut) -> Chunks:
-        for chunk in original.produce():
-            yield chunk
-            advance(len(chunk))
-
-    return replace(tensor, produce=partial(produce, tensor))
+    _require_space(folder, sum(job.num_bytes for job in jobs if not job.path.is_file()))
+    num_workers = num_workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    with progress.task("build", sum(job.num_bytes for job in jobs)) as advance:
+        return write_shards(jobs, num_workers=num_workers, advance=advance)
 
 
 def _require_space(folder: Path, num_bytes: int) -> None:
@@ -201,19 +153,45 @@ def _require_space(folder: Path, num_bytes: int) -> None:
 
 
 def _write_companions(
-    folder: Path, checkpoint: Checkpoint, plan: BuildPlan, tensors: dict[str, TensorOut]
+    folder: Path,
+    checkpoint: Checkpoint,
+    plan: BuildPlan,
+    jobs: tuple[ShardJob, ...],
+    hashes: Mapping[str, ShardHashes],
 ) -> None:
-    """Bring tokenizer, licence and the like, then plan, index and config.json, in that order."""
+    """Bring tokenizer, licence and the like, then what veche says, then index and config.json."""
     for file in sorted(checkpoint.folder.iterdir()):
         if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in _OWN:
-            shutil.copyfile(file, folder / file.name)
+            name = SOURCE_CARD_NAME if file.name == CARD_NAME else file.name
+            shutil.copyfile(file, folder / name)
     write_json(folder / PLAN_NAME, plan.as_dict())
-    if [shard.name for shard in checkpoint.shards] != [SINGLE_NAME]:
-        weight_map = {name: checkpoint.tensors[name].file.name for name in tensors}
-        write_index(
-            folder / INDEX_NAME, weight_map, sum(tensor.num_bytes for tensor in tensors.values())
-        )
-    write_json(folder / "config.json", edited(checkpoint.config, plan.changes))
+    write_json(folder / GROWTH_NAME, growth_record(plan))
+    write_text(folder / CARD_NAME, model_card(plan, checkpoint.folder))
+    if [job.path.name for job in jobs] != [SINGLE_NAME]:
+        weight_map = {tensor.name: job.path.name for job in jobs for tensor in job.tensors}
+        write_index(folder / INDEX_NAME, weight_map, sum(job.num_bytes for job in jobs))
+    _write_hashes(folder, checkpoint, hashes)
+    write_json(folder / "config.json", _target_config(plan, checkpoint.config))
+
+
+def _write_hashes(folder: Path, checkpoint: Checkpoint, hashes: Mapping[str, ShardHashes]) -> None:
+    """Write what `veche verify --hashes` compares with; config.json is told by the plan."""
+    files = {
+        file.name: hashes[file.name].path if file.name in hashes else sha256_of(file)
+        for file in sorted(folder.iterdir())
+        if not file.name.startswith(".") and file.name != CARD_NAME
+    }
+    sources = {name: pair.source for name, pair in sorted(hashes.items())}
+    sources["config.json"] = sha256_of(checkpoint.folder / "config.json")
+    write_json(folder / HASHES_NAME, {"schema": 1, "source": sources, "files": files})
+
+
+def _target_config(plan: BuildPlan, source: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the source's config.json with all that the plan changes, unknown keys kept."""
+    before, after = plan.base_config, plan.target_config
+    changed = {key: value for key, value in after.items() if before.get(key) != value}
+    kept = {key: value for key, value in source.items() if key in after or key not in before}
+    return {**kept, **changed}
 
 
 def _key(plan: BuildPlan, checkpoint: Checkpoint) -> str:

@@ -2,3 +2,11 @@
 
 PLAN_NAME = "veche_plan.json"
 """The plan that a folder was built from, kept beside the weights."""
+GROWTH_NAME = "growth.json"
+"""Which layers, heads, units and experts are new."""
+HASHES_NAME = "veche_hashes.json"
+"""SHA-256 of the source's files and of the folder's own."""
+CARD_NAME = "README.md"
+"""The model card."""
+SOURCE_CARD_NAME = "README.source.md"
+"""The source's model card, kept."""

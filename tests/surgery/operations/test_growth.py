@@ -9,8 +9,7 @@ from transformers import AutoModelForCausalLM
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
-from veche.surgery.operations.operation import split_in_two
-from veche.surgery.operations.randomness import stream
+from veche.surgery.operations.randomness import split_in_two, stream, words
 
 GROWTHS = {
     "width": {"moe_intermediate_size": 32},
@@ -105,7 +104,8 @@ def test_split_halves_add_up_bit_for_bit(dtype):
     rng = np.random.default_rng(0)
     values = (rng.standard_normal(50_000) * 10.0 ** rng.integers(-7, 4, 50_000)).astype(dtype)
     values = values[np.isfinite(values.astype(np.float64))]
-    first, second = split_in_two(values, stream(0, "test"))
+    random = words(np.arange(len(values)), 1, 0, "test")[:, 0]
+    first, second = split_in_two(values, random)
     assert (first + second == values).all()
     assert (first.astype(np.float64) + second.astype(np.float64) == values.astype(np.float64)).all()
     assert (first != second).mean() > 0.9

@@ -1,120 +1,170 @@
-"""Give every expert more hidden units.
+"""Give feed-forward blocks more hidden units: experts, shared experts and dense MLPs alike.
 
-Legend: I hidden units of the base, N of the target, H hidden size, E experts.
+Legend: I hidden units of the base, N of the target, H hidden size, E experts, R rows asked for.
 gate and up are [I, H], down is [H, I]; fused: gate_up [E, 2I, H], down [E, H, I].
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from veche.checkpoint.families import TensorKind, TensorRole
-from veche.surgery.operations.operation import (
-    Growth,
-    Operation,
-    Tensor,
-    split_in_two,
-    standard_deviation,
-)
-from veche.surgery.operations.randomness import stream
+from veche.surgery.operations.lazy import Array, LazyTensor, Rows, standard_deviation
+from veche.surgery.operations.operation import Growth, Operation, Transform
+from veche.surgery.operations.randomness import gaussian, split_in_two, stream, words
+
+_GATE, _UP, _BOTH = ("gate",), ("up",), ("gate", "up")
 
 
-def _grow_input(matrix_IH: Tensor, part: str, expert: int, layer: int, growth: Growth) -> Tensor:
-    """Append rows to gate or up: random ones (zero mode) or copies of the chosen twins (split)."""
-    missing = _num_new(growth)
-    if growth.mode == "split":
-        twins = _twins(layer, expert, growth)
-        return np.concatenate([matrix_IH, matrix_IH[twins]])
-    rng = stream(growth.seed, "expert_width", layer, expert, part)
-    noise = rng.standard_normal((missing, matrix_IH.shape[1]), dtype=np.float32)
-    rows = (noise * standard_deviation(matrix_IH)).astype(matrix_IH.dtype)
-    return np.concatenate([matrix_IH, rows])
+def _widths(growth: Growth, field: str) -> tuple[int, int]:
+    return getattr(growth.base, field), getattr(growth.target, field)
 
 
-def _grow_output(down_HI: Tensor, expert: int, layer: int, growth: Growth) -> Tensor:
-    """Append columns to down: zeros (zero mode) or the twins' shares (split)."""
-    if growth.mode == "split":
-        grown_HN = np.concatenate(
-            [down_HI, np.empty((down_HI.shape[0], _num_new(growth)), down_HI.dtype)], axis=1
-        )
-        rng = stream(growth.seed, "expert_width", layer, expert, "down")
-        start = down_HI.shape[1]
-        for twins in _rounds(_twins(layer, expert, growth), start):
-            old, new = split_in_two(grown_HN[:, twins], rng)
-            grown_HN[:, twins] = old
-            grown_HN[:, start : start + len(twins)] = new
-            start += len(twins)
-        return grown_HN
-    zeros = np.zeros((down_HI.shape[0], _num_new(growth)), down_HI.dtype)
-    return np.concatenate([down_HI, zeros], axis=1)
+def _twins(growth: Growth, field: str, layer: int, expert: int) -> NDArray[np.int64]:
+    """Choose the old unit that each new one copies, one choice for gate, up and down alike.
 
-
-def _num_new(growth: Growth) -> int:
-    before, after = growth.base.moe_intermediate_size, growth.target.moe_intermediate_size
-    return (after or 0) - (before or 0)
-
-
-def _twins(layer: int, expert: int, growth: Growth) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Choose the old unit that each new unit of an expert copies, whatever the files' layout.
-
-    Every old unit is used once before any is used again.
+    Units are used in turn, in a random order, so that none is split again before all were.
     """
-    width = growth.base.moe_intermediate_size or 0
-    rng = stream(growth.seed, "expert_width", layer, expert, "twins")
-    num_rounds = -(-_num_new(growth) // width)
-    picks = [rng.permutation(width) for _ in range(num_rounds)]
-    return np.concatenate(picks)[: _num_new(growth)]
+    old, new = _widths(growth, field)
+    rng = stream(growth.seed, field, layer, expert, "twins")
+    rounds = [rng.permutation(old) for _ in range(-(-(new - old) // old))]
+    return np.concatenate(rounds)[: new - old]
 
 
-def _rounds(twins: Tensor, width: int) -> list[Tensor]:
-    """Cut the twins where an old unit would come twice, so that one split sees it once."""
-    return [twins[start : start + width] for start in range(0, len(twins), width)]
-
-
-def _gate(tensor: Tensor, role: TensorRole, growth: Growth) -> Tensor:
-    return _grow_input(tensor, "gate", role.expert or 0, role.layer or 0, growth)
-
-
-def _up(tensor: Tensor, role: TensorRole, growth: Growth) -> Tensor:
-    return _grow_input(tensor, "up", role.expert or 0, role.layer or 0, growth)
-
-
-def _down(tensor: Tensor, role: TensorRole, growth: Growth) -> Tensor:
-    return _grow_output(tensor, role.expert or 0, role.layer or 0, growth)
-
-
-def _fused_gate_up(tensor_E2IH: Tensor, role: TensorRole, growth: Growth) -> Tensor:
-    layer, grown = role.layer or 0, []
-    for expert, gate_up in enumerate(tensor_E2IH):
-        gate, up = np.split(gate_up, 2)
-        grown.append(
-            np.concatenate(
-                [
-                    _grow_input(gate, "gate", expert, layer, growth),
-                    _grow_input(up, "up", expert, layer, growth),
-                ]
-            )
-        )
-    return np.stack(grown)
-
-
-def _fused_down(tensor_EHI: Tensor, role: TensorRole, growth: Growth) -> Tensor:
+def _grow_inputs(
+    tensor: LazyTensor, role: TensorRole, growth: Growth, *, field: str, parts: tuple[str, ...]
+) -> LazyTensor:
+    """Append rows to every matrix of gate or up: random ones (zero mode) or twins (split)."""
+    old, new = _widths(growth, field)
     layer = role.layer or 0
-    return np.stack(
-        [_grow_output(down, expert, layer, growth) for expert, down in enumerate(tensor_EHI)]
-    )
+    num_blocks = tensor.num_rows // old
 
+    def new_rows(block: int, units: Rows) -> Array:
+        """Return new units (from 0) of a block, which is one part of one expert."""
+        expert, part = divmod(block, len(parts))
+        expert = expert if role.expert is None else role.expert
+        if growth.mode == "split":
+            return tensor.take(block * old + twins(expert)[units])
+        random = words(units, tensor.num_columns, growth.seed, field, layer, expert, parts[part])
+        return gaussian(random, deviation(block), tensor.dtype)
+
+    @cache
+    def deviation(block: int) -> float:
+        return standard_deviation(tensor, block * old, (block + 1) * old, role.name)
+
+    @cache
+    def twins(expert: int) -> NDArray[np.int64]:
+        return _twins(growth, field, layer, expert)
+
+    def take(rows: Rows) -> Array:
+        blocks, units = rows // new, rows % new
+        is_old = units < old
+        out = np.empty((len(rows), tensor.num_columns), tensor.dtype)
+        out[is_old] = tensor.take((blocks * old + units)[is_old])
+        for block in np.unique(blocks[~is_old]):
+            chosen = ~is_old & (blocks == block)
+            out[chosen] = new_rows(int(block), units[chosen] - old)
+        return out
+
+    return replace(tensor, num_rows=num_blocks * new, take=take)
+
+
+def _grow_output(tensor: LazyTensor, role: TensorRole, growth: Growth, *, field: str) -> LazyTensor:
+    """Append columns to down: zeros (zero mode) or the twins' shares (split)."""
+    old, new = _widths(growth, field)
+    layer, hidden = role.layer or 0, growth.base.hidden_size
+
+    def split(grown_RN: Array, rows: Rows, expert: int) -> None:
+        random = words(rows, new - old, growth.seed, field, layer, expert, "down")
+        twins = _twins(growth, field, layer, expert)
+        # An old unit may be split several times, but once in each round.
+        for start in range(0, new - old, old):
+            units = twins[start : start + old]
+            shares = split_in_two(grown_RN[:, units], random[:, start : start + old])
+            grown_RN[:, units], grown_RN[:, old + start : old + start + len(units)] = shares
+
+    def take(rows: Rows) -> Array:
+        grown_RN = np.zeros((len(rows), new), tensor.dtype)
+        grown_RN[:, :old] = tensor.take(rows)
+        if growth.mode == "split":
+            experts = rows // hidden
+            for expert in np.unique(experts):
+                inside = np.flatnonzero(experts == expert)
+                part = grown_RN[inside]
+                own = int(expert) if role.expert is None else role.expert
+                split(part, rows[inside] % hidden, own)
+                grown_RN[inside] = part
+        return grown_RN
+
+    return replace(tensor, num_columns=new, take=take)
+
+
+def _record(growth: Growth, *, field: str) -> Mapping[str, Any]:
+    old, new = _widths(growth, field)
+    return {
+        field: {"old": old, "new": new},
+        "how": "silent: zero columns in down_proj"
+        if growth.mode == "zero"
+        else "twins of old units, each with a share of its down_proj column",
+    }
+
+
+def _transforms(field: str, kinds: tuple[TensorKind, ...]) -> dict[TensorKind, Transform]:
+    gate, up, down = kinds
+    inputs: Callable[..., LazyTensor] = partial(_grow_inputs, field=field)
+    return {
+        gate: partial(inputs, parts=_GATE),
+        up: partial(inputs, parts=_UP),
+        down: partial(_grow_output, field=field),
+    }
+
+
+_LAW = (
+    "Σᵢ downᵢ·silu(gateᵢ·x)·(upᵢ·x): a new unit adds nothing when its down column is zero, and "
+    "a twin adds its share when the column it was split from is the sum of both"
+)
+_URL = "https://arxiv.org/abs/1511.05641"
+_FEASIBILITY = "any larger width"
 
 EXPERT_WIDTH = Operation(
     name="expert_width",
-    law=(
-        "Σᵢ downᵢ·silu(gateᵢ·x)·(upᵢ·x): a new unit adds nothing when its down column is zero, and "
-        "a twin adds its share when the column it was split from is the sum of both"
-    ),
-    reference_url="https://arxiv.org/abs/1511.05641",
+    law=_LAW,
+    reference_url=_URL,
+    feasibility=_FEASIBILITY,
     transforms={
-        TensorKind.EXPERT_GATE: _gate,
-        TensorKind.EXPERT_UP: _up,
-        TensorKind.EXPERT_DOWN: _down,
-        TensorKind.FUSED_GATE_UP: _fused_gate_up,
-        TensorKind.FUSED_DOWN: _fused_down,
+        **_transforms(
+            "moe_intermediate_size",
+            (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN),
+        ),
+        TensorKind.FUSED_GATE_UP: partial(_grow_inputs, field="moe_intermediate_size", parts=_BOTH),
+        TensorKind.FUSED_DOWN: partial(_grow_output, field="moe_intermediate_size"),
     },
+    record=partial(_record, field="moe_intermediate_size"),
+)
+
+SHARED_EXPERT_WIDTH = Operation(
+    name="shared_expert_width",
+    law=_LAW,
+    reference_url=_URL,
+    feasibility=_FEASIBILITY,
+    transforms=_transforms(
+        "shared_expert_intermediate_size",
+        (TensorKind.SHARED_GATE, TensorKind.SHARED_UP, TensorKind.SHARED_DOWN),
+    ),
+    record=partial(_record, field="shared_expert_intermediate_size"),
+)
+
+DENSE_WIDTH = Operation(
+    name="dense_width",
+    law=_LAW,
+    reference_url=_URL,
+    feasibility=_FEASIBILITY,
+    transforms=_transforms(
+        "intermediate_size", (TensorKind.DENSE_GATE, TensorKind.DENSE_UP, TensorKind.DENSE_DOWN)
+    ),
+    record=partial(_record, field="intermediate_size"),
 )

@@ -1,22 +1,25 @@
-"""What a surgical operation is: a pure function from a tensor of the base to one of the target."""
+"""What a surgical operation is: a pure function from tensors of one model to those of a larger."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from veche.checkpoint.families import TensorKind, TensorRole
 from veche.checkpoint.spec import ModelSpec
 from veche.planning.plan import Mode
-
-Tensor = NDArray[Any]
+from veche.surgery.operations.lazy import LazyTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Growth:
-    """What an operation may know besides the tensor in its hands."""
+    """What an operation may know besides the tensor in its hands.
+
+    Attributes:
+        base: the model before this operation.
+        target: the model after it; they differ in this operation's fields alone.
+        mode: how new units start.
+        seed: of every random number.
+    """
 
     base: ModelSpec
     target: ModelSpec
@@ -24,7 +27,17 @@ class Growth:
     seed: int
 
 
-Transform = Callable[[Tensor, TensorRole, Growth], Tensor]
+Transform = Callable[[LazyTensor, TensorRole, Growth], LazyTensor]
+"""From a tensor of the base to that of the target at this role."""
+Places = Callable[[TensorRole, Growth], tuple[TensorRole, ...]]
+"""From a tensor's role in the base to the roles in the target that are made of it."""
+Record = Callable[[Growth], Mapping[str, Any]]
+"""What of the target is new, as JSON values for growth.json."""
+
+
+def stays(role: TensorRole, growth: Growth) -> tuple[TensorRole, ...]:
+    """Keep a tensor in its place."""
+    return (role,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,43 +45,22 @@ class Operation:
     """A surgical operation.
 
     NOTE: a transform depends on its own tensor, its role and the Growth alone, never on another
-    tensor or on the order of the work; so any worker can do any tensor at any time.
+    tensor or on the order of the work; so any worker can do any rows of any tensor at any time.
 
     Attributes:
         name: as it stands in a plan.
         law: why the function stays the same, or how it changes.
         reference_url: where the operation comes from.
+        feasibility: when it can be done exactly; planning/feasibility.py checks it.
         transforms: what is done to each kind of tensor; the others pass unchanged.
+        places: which tensors are made of one; by default the same.
+        record: what is new in the target.
     """
 
     name: str
     law: str
     reference_url: str
-    transforms: dict[TensorKind, Transform]
-
-
-def split_in_two(values: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Split every element w into a + b = w, bit for bit.
-
-    a = round(α·w), α ~ U[½, 1], b = w − a, swapped with probability ½. Since w/2 ≤ |a| ≤ |w|, the
-    difference w − a is representable (Sterbenz' lemma) and nothing is lost. A split by one scalar
-    would leave twins that Adam never separates; a split per element does not.
-
-    Args:
-        values: of any float dtype and shape.
-        rng: where α and the swaps come from.
-
-    Returns:
-        a and b, of the same dtype and shape.
-    """
-    wide = values.astype(np.float64)
-    share = rng.uniform(0.5, 1.0, size=values.shape)
-    first = (wide * share).astype(values.dtype)
-    second = (wide - first.astype(np.float64)).astype(values.dtype)
-    swap = rng.random(values.shape) < 0.5
-    return np.where(swap, second, first), np.where(swap, first, second)
-
-
-def standard_deviation(values: Tensor) -> float:
-    """Return the standard deviation of a weight matrix, for new random units beside it."""
-    return float(values.astype(np.float32).std())
+    feasibility: str
+    transforms: Mapping[TensorKind, Transform]
+    record: Record
+    places: Places = stays

@@ -20,7 +20,7 @@ from veche.core.errors import InputError
 from veche.core.progress import Progress, Silent
 from veche.planning.fields import value_of
 from veche.planning.plan import BuildPlan
-from veche.surgery.grow import growth_of
+from veche.surgery.grow import steps_of_plan
 from veche.surgery.loading import Attention, Model, load_model, load_tokenizer
 from veche.surgery.operations.expert_gain import gain_of
 from veche.surgery.verification.compare import Comparison, windows
@@ -239,9 +239,14 @@ class _Bench:
 
     def _apply_gain(self, model: Model) -> None:
         """Scale the experts of a loaded source as expert_gain does, rounding as the files do."""
-        if "expert_gain" not in self._plan.operations:
+        gains = [
+            gain_of(step.growth)
+            for step in steps_of_plan(self._plan)
+            if step.operation.name == "expert_gain"
+        ]
+        if not gains:
             return
-        gain = gain_of(growth_of(self._plan))
+        gain = gains[0]
         dtype = getattr(torch, self._plan.base_spec.torch_dtype)
         for name, weight in model.named_parameters():
             if name.endswith("experts.down_proj"):

@@ -1,0 +1,87 @@
+"""The model card of a grown model: README.md with the header that the hub reads.
+
+Source of the header's keys: https://huggingface.co/docs/hub/model-cards, "Model card metadata".
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from veche import __version__
+from veche.planning.markdown_page import plan_markdown
+from veche.planning.plan import BuildPlan
+from veche.surgery.grow import steps_of_plan
+from veche.surgery.names import CARD_NAME, GROWTH_NAME, HASHES_NAME, PLAN_NAME, SOURCE_CARD_NAME
+
+VERIFICATION_MARK = "<!-- veche: verification -->"
+"""Where `veche verify --card` puts its figures."""
+_CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+
+
+def model_card(plan: BuildPlan, source: Path) -> str:
+    """Return the card of the model that `plan` makes of the checkpoint in `source`."""
+    header = yaml.safe_dump(_header(plan, source), allow_unicode=True, sort_keys=False)
+    parts = (
+        f"---\n{header}---\n",
+        plan_markdown(plan, "en"),
+        (
+            f"Made by veche {__version__} in mode `{plan.mode}` with seed {plan.seed}. "
+            f"{_promise(plan)}\n"
+        ),
+        "## Operations\n",
+        _operations(plan),
+        "## Verification\n",
+        (
+            f"{VERIFICATION_MARK}\nNot measured yet: `veche verify SOURCE THIS_FOLDER --card`.\n"
+            f"{VERIFICATION_MARK}\n"
+        ),
+        "## Files\n",
+        (
+            f"`{PLAN_NAME}` is the plan, `{GROWTH_NAME}` says which parts are new, `{HASHES_NAME}` "
+            f"has SHA-256 of the source's files and of these; `{SOURCE_CARD_NAME}`, if there, is "
+            "the source's card. Licence and tokenizer are the source's.\n"
+        ),
+    )
+    return "\n".join(parts)
+
+
+def front_matter(folder: Path) -> dict[str, Any]:
+    """Return the header of a folder's model card; empty where there is none that can be read."""
+    try:
+        match = _FRONT_MATTER.match((folder / CARD_NAME).read_text(encoding="utf-8"))
+        value = yaml.safe_load(match[1]) if match else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
+    found = front_matter(source)
+    header = {key: found[key] for key in _CARRIED if key in found}
+    if _HUB_ID.fullmatch(plan.base) and not Path(plan.base).exists():
+        header["base_model"] = plan.base
+    return {
+        **header,
+        "library_name": "transformers",
+        "tags": ["veche", "moe", "model-growth"],
+    }
+
+
+def _promise(plan: BuildPlan) -> str:
+    lossy = ", ".join(f"`{change.name}`" for change in plan.lossy_fields)
+    if lossy:
+        return f"Its new weights change no answer; {lossy} do, until the model is trained."
+    return "It computes the function that its base computes, until it is trained."
+
+
+def _operations(plan: BuildPlan) -> str:
+    lines = [
+        f"- **{step.operation.name}**: {step.operation.law} "
+        f"([source]({step.operation.reference_url}))"
+        for step in steps_of_plan(plan)
+    ]
+    return "\n".join(lines or ["None: only config.json differs."]) + "\n"

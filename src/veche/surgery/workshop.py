@@ -1,0 +1,117 @@
+"""The folder in which a build is at work, which becomes the target by one rename."""
+
+import fcntl
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from veche.core.errors import OutputError
+from veche.core.files import PARTIAL_SUFFIX, disk_error, read_json_object, sync_folder, write_json
+
+JOURNAL_NAME = ".veche_journal.json"
+_LOCK_NAME = ".veche_lock"
+
+
+@contextmanager
+def workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> Iterator[Path]:
+    """Yield the folder to work in, locked; it becomes `target` when the block succeeds.
+
+    NOTE: it is `target`.partial, with a journal that names what is being built, and without a
+    config.json until all else is there: no reader takes it for a model. The journal leaves last,
+    so that what a crash left is always known: a journal in `target` means that all is done.
+
+    Args:
+        target: the folder to make.
+        key: of everything that the result depends on.
+        resume: continue an interrupted build of the same key.
+        discard_stale: begin anew where the interrupted build was of another key.
+
+    Raises:
+        OutputError: another build is at work there, or something else is.
+        DiskError: the disk is full or refuses.
+    """
+    folder = target.with_name(target.name + PARTIAL_SUFFIX)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / _LOCK_NAME).open("w") as lock:
+            _lock(lock.fileno(), folder)
+            _take_over(folder, key, resume=resume, discard_stale=discard_stale)
+            write_json(folder / JOURNAL_NAME, {"key": key})
+            yield folder
+            sync_folder(folder)
+            if target.is_dir():
+                target.rmdir()
+            folder.rename(target)
+            sync_folder(target.parent)
+            _clear(target)
+    except OSError as error:
+        raise disk_error(error, target) from error
+
+
+def finish_if_done(target: Path, key: str) -> bool:
+    """Whether `target` is already what a build of `key` makes; what a crash left goes.
+
+    A build whose journal is still in `target` was killed after its last rename.
+    """
+    journal = target / JOURNAL_NAME
+    if not journal.is_file() or read_json_object(journal).get("key") != key:
+        return False
+    _clear(target)
+    return True
+
+
+def _clear(target: Path) -> None:
+    (target / _LOCK_NAME).unlink(missing_ok=True)
+    (target / JOURNAL_NAME).unlink(missing_ok=True)
+    sync_folder(target)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"another build is at work in {folder}", hint="wait for it, or choose another folder"
+        ) from error
+
+
+def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> None:
+    """Continue an interrupted build, or clear away what cannot be continued."""
+    journal = folder / JOURNAL_NAME
+    if not journal.is_file():
+        _refuse_strangers(folder)
+        return
+    if not resume:
+        raise OutputError(
+            f"{folder} holds an interrupted build",
+            hint="continue it with --resume, or remove that folder",
+        )
+    is_same = read_json_object(journal).get("key") == key
+    if not is_same and not discard_stale:
+        raise OutputError(
+            f"{folder} was begun with another plan or another source",
+            hint="remove that folder to begin anew",
+        )
+    for file in folder.iterdir():
+        if file.name.endswith(PARTIAL_SUFFIX) or not is_same:
+            _remove(file)
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Refuse a folder with files of somebody else's; a crash before the journal leaves none."""
+    for file in folder.iterdir():
+        if file.name != _LOCK_NAME and not file.name.endswith(PARTIAL_SUFFIX):
+            raise OutputError(
+                f"{folder} is in the way: it holds {file.name!r}, and no build of veche's",
+                hint="rename or remove that folder, or choose another --out",
+            )
+
+
+def _remove(file: Path) -> None:
+    if file.name == _LOCK_NAME:
+        return
+    if file.is_dir() and not file.is_symlink():
+        shutil.rmtree(file)
+    else:
+        file.unlink()
