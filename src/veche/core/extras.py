@@ -8,9 +8,7 @@ _NEEDED = {
     "model": ("torch", "transformers", "safetensors", "jinja2"),
     "gguf": ("gguf", "tokenizers"),
     "plots": ("matplotlib", "jinja2"),
-    "demo": (
-        "torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"
-    ),
+    "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
 }
 """Packages that each extra brings, as far as commands import them."""
 

@@ -1,7 +1,7 @@
 """What llama.cpp fixes for each architecture, where a config.json leaves a choice.
 
-Source: ggml-org/llama.cpp as vendored in llama-cpp-python 0.3.36: src/models/*.cpp (load_arch_tensors
-and the graphs), llama_model_rope_type in src/llama-model.cpp, limits in src/llama-hparams.h.
+Source: ggml-org/llama.cpp as vendored in llama-cpp-python 0.3.36: src/models/*.cpp (tensors and
+graphs), llama_model_rope_type in src/llama-model.cpp, limits in src/llama-hparams.h.
 """
 
 from dataclasses import dataclass

@@ -231,12 +231,12 @@ class _Errors:
     @property
     def relative(self) -> float:
         """√(Σ error² / Σ value²)."""
-        return float(np.sqrt(self.squared_error / self.squared_value)) if self.squared_value else 0.0
+        return (
+            float(np.sqrt(self.squared_error / self.squared_value)) if self.squared_value else 0.0
+        )
 
 
-def _compare(
-    tensor: GgufTensor, stored: Any, errors: _Errors, *, is_exact_type: bool
-) -> list[str]:
+def _compare(tensor: GgufTensor, stored: Any, errors: _Errors, *, is_exact_type: bool) -> list[str]:
     kind = stored.tensor_type.name
     if is_exact_type and kind != tensor.type:
         return [f"{tensor.name} is of type {kind}, not {tensor.type}"]

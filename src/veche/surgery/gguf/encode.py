@@ -92,5 +92,3 @@ def _encode(rows: NDArray[Any], tensor: GgufTensor, part: Part) -> bytes:
             hint="export it with --type bf16",
         )
     return bytes(stored.tobytes())
-
-

@@ -174,9 +174,7 @@ def _writer(
     return writer
 
 
-def _require_shapes(
-    checkpoint: Checkpoint, tensors: tuple[GgufTensor, ...], writer: Any
-) -> None:
+def _require_shapes(checkpoint: Checkpoint, tensors: tuple[GgufTensor, ...], writer: Any) -> None:
     """Refuse a source whose tensors are not of the shapes that its config.json says."""
     metadata = {key: entry.value for key, entry in writer.kv_data[0].items()}
     problems = shape_problems({tensor.name: tensor.shape for tensor in tensors}, metadata)

@@ -41,8 +41,10 @@ def _routing(spec: ModelSpec, config: Mapping[str, Any]) -> _Problem:
         return None
     always = "always" if architecture.normalises_top_k else "never"
     return (
-        f"norm_topk_prob is {str(spec.norm_topk_prob).lower()}, and llama.cpp's "
-        f"{architecture.name} {always} normalises the weights of the chosen experts",
+        (
+            f"norm_topk_prob is {str(spec.norm_topk_prob).lower()}, and llama.cpp's "
+            f"{architecture.name} {always} normalises the weights of the chosen experts"
+        ),
         "",
     )
 
@@ -52,8 +54,10 @@ def _dense_layers(spec: ModelSpec, config: Mapping[str, Any]) -> _Problem:
         return None
     dense = spec.num_hidden_layers - spec.num_sparse_layers
     return (
-        f"{dense} of its {spec.num_hidden_layers} layers are dense (mlp_only_layers, "
-        "decoder_sparse_step), and llama.cpp expects experts in every layer",
+        (
+            f"{dense} of its {spec.num_hidden_layers} layers are dense (mlp_only_layers, "
+            "decoder_sparse_step), and llama.cpp expects experts in every layer"
+        ),
         "",
     )
 
@@ -62,9 +66,11 @@ def _query_width(spec: ModelSpec, config: Mapping[str, Any]) -> _Problem:
     if ARCHITECTURES[spec.model_type].has_free_query_width or spec.q_size == spec.hidden_size:
         return None
     return (
-        f"num_attention_heads {spec.num_attention_heads} · head_dim {spec.head_dim} is "
-        f"{spec.q_size}, and llama.cpp's {ARCHITECTURES[spec.model_type].name} needs hidden_size, "
-        f"{spec.hidden_size}",
+        (
+            f"num_attention_heads {spec.num_attention_heads} · head_dim {spec.head_dim} is "
+            f"{spec.q_size}, and llama.cpp's {ARCHITECTURES[spec.model_type].name} needs "
+            f"hidden_size, {spec.hidden_size}"
+        ),
         "grow it without num_attention_heads, or " + _OTHER_ENGINE,
     )
 
@@ -73,8 +79,11 @@ def _flat_qk_norm(spec: ModelSpec, config: Mapping[str, Any]) -> _Problem:
     if spec.family.qk_norm is not QkNorm.FLAT or spec.kv_size == spec.hidden_size:
         return None
     return (
-        f"num_key_value_heads {spec.num_key_value_heads} · head_dim {spec.head_dim} is "
-        f"{spec.kv_size}, and llama.cpp's olmoe needs a k_norm of hidden_size, {spec.hidden_size}",
+        (
+            f"num_key_value_heads {spec.num_key_value_heads} · head_dim {spec.head_dim} is "
+            f"{spec.kv_size}, and llama.cpp's olmoe needs a k_norm of "
+            f"hidden_size, {spec.hidden_size}"
+        ),
         "",
     )
 

@@ -46,9 +46,7 @@ def _write_general(writer: Any, folder: Path) -> None:
         ) from error
     finally:
         log.level = level
-    general.size_label = general.size_label or gguf.size_label(
-        total, shared, expert, num_experts
-    )
+    general.size_label = general.size_label or gguf.size_label(total, shared, expert, num_experts)
     general.name = general.name or folder.resolve().name
     writer.add_type(gguf.GGUFType.MODEL)
     general.set_gguf_meta_model(writer)

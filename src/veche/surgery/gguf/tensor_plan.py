@@ -204,9 +204,7 @@ def _tensor(name: str, pieces: list[_Piece], spec: ModelSpec, weight_type: str) 
         names = ", ".join(repr(piece.part.info.name) for piece in pieces)
         raise CheckpointError(f"{names} are one and the same tensor", hint="remove all but one")
     parts = tuple(piece.part for piece in pieces)
-    return GgufTensor(
-        name=name, shape=shape, type=_type(name, shape, weight_type), parts=parts
-    )
+    return GgufTensor(name=name, shape=shape, type=_type(name, shape, weight_type), parts=parts)
 
 
 def _type(name: str, shape: tuple[int, ...], weight_type: str) -> str:

@@ -158,7 +158,9 @@ def _texts(tokenizer: Any, vocab_size: int, path: Path) -> list[tuple[str, Any]]
             hint="is it this model's own tokenizer? the embedding must have a row for every token",
         )
     added = tokenizer.get_added_tokens_decoder()
-    return [_text(tokenizer, index, by_id.get(index), added.get(index)) for index in range(vocab_size)]
+    return [
+        _text(tokenizer, index, by_id.get(index), added.get(index)) for index in range(vocab_size)
+    ]
 
 
 def _text(tokenizer: Any, index: int, text: str | None, added: Any) -> tuple[str, Any]:
@@ -206,7 +208,9 @@ def _scores(model: Mapping[str, Any], texts: Sequence[tuple[str, Any]]) -> tuple
 def _merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for merge in model.get("merges") or []:
-        left, _, right = merge.partition(" ") if isinstance(merge, str) else (merge[0], "", merge[1])
+        left, _, right = (
+            merge.partition(" ") if isinstance(merge, str) else (merge[0], "", merge[1])
+        )
         pairs.append((left, right))
     return pairs
 
@@ -231,5 +235,6 @@ def _adds_space(description: Mapping[str, Any]) -> bool:
     if "Prepend" in _types_in(description.get("normalizer")):
         return True
     step = description.get("pre_tokenizer")
-    is_metaspace = isinstance(step, dict) and step.get("type") == "Metaspace"
-    return is_metaspace and step.get("prepend_scheme", "always") != "never"
+    if not isinstance(step, dict) or step.get("type") != "Metaspace":
+        return False
+    return str(step.get("prepend_scheme", "always")) != "never"
