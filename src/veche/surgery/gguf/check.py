@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from veche.core.errors import VerificationError
 from veche.surgery.gguf.encode import read_rows
+from veche.surgery.gguf.read_back import GgufFile, decoded_rows, read_back
 from veche.surgery.gguf.tensor_plan import GgufTensor, Part
 
 Shape = tuple[int, ...]
@@ -147,18 +148,6 @@ def _pattern(name: str) -> str:
     return ".".join(parts[:-1])
 
 
-def read_metadata(reader: Any) -> dict[str, Any]:
-    """Return keys and values of a gguf.GGUFReader's file, but long lists only by their length.
-
-    Tokens, merges and the like become `range(length)`: nobody here looks at the entries.
-    """
-    values: dict[str, Any] = {}
-    for key, field in reader.fields.items():
-        is_list = bool(field.types) and field.types[0] == gguf.GGUFValueType.ARRAY
-        values[key] = range(len(field.data)) if is_list else field.contents()
-    return values
-
-
 def check_file(file: Path, tensors: Sequence[GgufTensor], *, is_exact_type: bool) -> FileCheck:
     """Read `file` back and compare it with what llama.cpp expects and with the source.
 
@@ -172,24 +161,23 @@ def check_file(file: Path, tensors: Sequence[GgufTensor], *, is_exact_type: bool
     Raises:
         VerificationError: it is not what it must be.
     """
-    reader = gguf.GGUFReader(file)
-    stored = {tensor.name: tensor for tensor in reader.tensors}
-    shapes = {name: tuple(int(n) for n in reversed(one.shape)) for name, one in stored.items()}
-    problems = shape_problems(shapes, read_metadata(reader))
+    stored = read_back(file)
+    shapes = {name: tensor.shape for name, tensor in stored.tensors.items()}
+    problems = shape_problems(shapes, stored.metadata)
     problems += _differences(shapes, {tensor.name: tensor.shape for tensor in tensors})
     _refuse(file, problems)
     errors = _Errors()
     for tensor in tensors:
-        problems += _compare(tensor, stored[tensor.name], errors, is_exact_type=is_exact_type)
+        problems += _compare(tensor, stored, errors, is_exact_type=is_exact_type)
     if errors.relative >= 1:  # no better than zeros
         problems.append(f"its values have a relative error of {errors.relative:.2f}")
     _refuse(file, problems)
     types: dict[str, int] = {}
-    for one in stored.values():
-        types[one.tensor_type.name] = types.get(one.tensor_type.name, 0) + 1
+    for one in stored.tensors.values():
+        types[one.type.name] = types.get(one.type.name, 0) + 1
     return FileCheck(
-        num_tensors=len(stored),
-        num_parameters=sum(int(one.n_elements) for one in stored.values()),
+        num_tensors=len(stored.tensors),
+        num_parameters=sum(one.num_elements for one in stored.tensors.values()),
         types=dict(sorted(types.items())),
         num_rows_compared=errors.num_rows,
         relative_error=errors.relative,
@@ -236,14 +224,16 @@ class _Errors:
         )
 
 
-def _compare(tensor: GgufTensor, stored: Any, errors: _Errors, *, is_exact_type: bool) -> list[str]:
-    kind = stored.tensor_type.name
+def _compare(
+    tensor: GgufTensor, file: GgufFile, errors: _Errors, *, is_exact_type: bool
+) -> list[str]:
+    stored = file.tensors[tensor.name]
+    kind = stored.type.name
     if is_exact_type and kind != tensor.type:
         return [f"{tensor.name} is of type {kind}, not {tensor.type}"]
-    rows = stored.data.reshape(-1, stored.data.shape[-1])
     problems = []
     for index, wanted in _samples(tensor):
-        found = gguf.quants.dequantize(rows[index : index + len(wanted)], stored.tensor_type)
+        found = decoded_rows(file, stored, index, index + len(wanted))
         errors.add(wanted, found)
         if is_exact_type and (np.abs(found - wanted) > tolerance(wanted, kind)).any():
             problems.append(f"row {index} of {tensor.name} differs from its source")
