@@ -200,8 +200,8 @@ def _write(
                     advance(len(chunk))
                 file.write(bytes(-num_bytes(tensor) % writer.data_alignment))
         file.flush()
-        progress.say(f"check {target.name}")
-        return check_file(Path(file.name), tensors, is_exact_type=True)
+        with progress.task(f"check {target.name}"):
+            return check_file(Path(file.name), tensors, is_exact_type=True)
 
 
 def _write_header(file: IO[bytes], writer: Any) -> None:
@@ -242,7 +242,8 @@ def _quantized(
     try:
         with progress.task(f"{tool.name} {kind}"):
             quantize(tool, whole, partial, kind)
-        check = check_file(partial, tensors, is_exact_type=False)
+        with progress.task(f"check {target.name}"):
+            check = check_file(partial, tensors, is_exact_type=False)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         partial.replace(target)

@@ -55,7 +55,10 @@ def _write_general(writer: Any, folder: Path) -> None:
 def _write_shape(writer: Any, checkpoint: Checkpoint) -> None:
     spec = checkpoint.spec
     writer.add_vocab_size(spec.vocab_size)
-    writer.add_context_length(spec.position_limit)
+    # llama-server gives a session no more than this, so it must be what YaRN reaches.
+    is_yarn = spec.rope.rope_type == "yarn"
+    reach = spec.position_limit if is_yarn else spec.max_position_embeddings
+    writer.add_context_length(reach)
     writer.add_embedding_length(spec.hidden_size)
     writer.add_block_count(spec.num_hidden_layers)
     writer.add_head_count(spec.num_attention_heads)
