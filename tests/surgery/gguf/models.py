@@ -87,7 +87,9 @@ def write_sentencepiece_tokenizer(folder: Path, *, prepends: bool = True) -> Non
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
-    text = ["the council hears every voice, and the answer is four; the voices hear the council"] * 4
+    text = [
+        "the council hears every voice, and the answer is four; the voices hear the council"
+    ] * 4
     trained = Tokenizer(models.BPE())
     trained.normalizer = normalizers.Replace(" ", "▁")
     trained.train_from_iterator(text, trainers.BpeTrainer(vocab_size=90, show_progress=False))
@@ -102,7 +104,7 @@ def write_sentencepiece_tokenizer(folder: Path, *, prepends: bool = True) -> Non
         for cut in range(1, len(piece))
         if piece[:cut] in vocab and piece[cut:] in vocab
     ]
-    model = models.BPE(vocab, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    model = models.BPE(vocab, merges, unk_token=order[0], byte_fallback=True, fuse_unk=True)
     tokenizer = Tokenizer(model)
     steps = [normalizers.Prepend("▁")] if prepends else []
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", "▁")])
