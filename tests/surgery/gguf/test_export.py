@@ -132,9 +132,7 @@ def test_transformers_reads_the_file_as_the_same_model(source, exported, name, t
         for key, values in first.state_dict().items():
             scale = values.abs().max()
             error = (again.state_dict()[key] - values).abs().max()
-            assert (
-                error <= scale * {"f32": 0, "f16": 2**-11, "bf16": 2**-8, "q8_0": 0.01}[type_name]
-            )
+            assert error <= scale * rounding[type_name]
         ids = torch.arange(3, 67)[None]
         wanted, found = first(ids).logits, again(ids).logits
     limit = {"f32": 0, "f16": 0.01, "bf16": 0.1, "q8_0": 0.2}[type_name]
