@@ -36,6 +36,7 @@ FRAMEWORK_FILES = {
     "surgery/carving/check.py",
     "surgery/carving/fit.py",
     "surgery/verification/compare.py",
+    "surgery/verification/proof.py",
     "surgery/gguf/source.py",
     "surgery/loading.py",
     "surgery/carving/partition.py",

@@ -57,14 +57,22 @@ def require_same_base(plan: BuildPlan, checkpoint: Checkpoint) -> None:
 
 
 def steps_of_plan(plan: BuildPlan) -> tuple[PlannedStep, ...]:
-    """Return the plan's operations in order, loaded, each with its own base and target."""
-    return tuple(
-        PlannedStep(
-            operation=load("operations", step.operation),
-            growth=Growth(base=step.before, target=step.after, mode=plan.mode, seed=plan.seed),
-        )
-        for step in plan.steps
-    )
+    """Return the plan's operations in order, loaded, each with its own base and target.
+
+    Raises:
+        RecipeError: an operation cannot be done exactly.
+        UnsupportedError: the same, because of the model's family.
+    """
+    steps = [(step.operation, step.before, step.after) for step in plan.steps]
+    last = steps[-1][2] if steps else plan.base_spec
+    steps += [(name, last, last) for name in plan.operations[len(steps) :]]
+    loaded = []
+    for name, before, after in steps:
+        operation: Operation = load("operations", name)
+        operation.require_feasible(before, after)
+        growth = Growth(base=before, target=after, mode=plan.mode, seed=plan.seed)
+        loaded.append(PlannedStep(operation=operation, growth=growth))
+    return tuple(loaded)
 
 
 def grown_tensors(plan: BuildPlan, checkpoint: Checkpoint) -> dict[str, TensorOut]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veche.checkpoint.families import TensorKind, TensorRole
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows, standard_deviation
 from veche.surgery.operations.operation import Growth, Operation, Transform
 from veche.surgery.operations.randomness import gaussian, split_in_two, stream, words
@@ -135,6 +136,7 @@ EXPERT_WIDTH = Operation(
     law=_LAW,
     reference_url=_URL,
     feasibility=_FEASIBILITY,
+    require_feasible=FEASIBLE["expert_width"],
     transforms={
         **_transforms(
             "moe_intermediate_size",
@@ -151,6 +153,7 @@ SHARED_EXPERT_WIDTH = Operation(
     law=_LAW,
     reference_url=_URL,
     feasibility=_FEASIBILITY,
+    require_feasible=FEASIBLE["shared_expert_width"],
     transforms=_transforms(
         "shared_expert_intermediate_size",
         (TensorKind.SHARED_GATE, TensorKind.SHARED_UP, TensorKind.SHARED_DOWN),
@@ -163,6 +166,7 @@ DENSE_WIDTH = Operation(
     law=_LAW,
     reference_url=_URL,
     feasibility=_FEASIBILITY,
+    require_feasible=FEASIBLE["dense_width"],
     transforms=_transforms(
         "intermediate_size", (TensorKind.DENSE_GATE, TensorKind.DENSE_UP, TensorKind.DENSE_DOWN)
     ),
