@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -225,7 +225,7 @@ def profile(scratch: Path, num_layers: int) -> None:
         )
     )
     made = grown_tensors(plan, checkpoint).values()
-    parts = {
+    parts: dict[str, Callable[[], object]] = {
         "read the source": lambda: _exhaust(copied(i) for i in checkpoint.tensors.values()),
         "read it and make the result": lambda: _exhaust(made),
         "hash both": lambda: [
