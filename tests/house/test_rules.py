@@ -38,6 +38,7 @@ FRAMEWORK_FILES = {
     "surgery/verification/compare.py",
     "surgery/verification/layerwise.py",
     "surgery/verification/predictions.py",
+    "surgery/verification/proof.py",
     "surgery/verification/shell.py",
     "surgery/verification/weights.py",
     "surgery/verification/whole.py",
