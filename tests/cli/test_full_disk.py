@@ -56,6 +56,18 @@ def test_a_carving_says_so_and_leaves_nothing(veche, shelf, disk):
     assert names(disk) == {"filler"}
 
 
+def test_an_export_says_so_and_leaves_nothing(veche, shelf, disk):
+    fill(disk, 100 << 10)
+    arguments = ("export", "gguf", shelf / "moe", "--out", disk / "m.gguf", "--pre", "gpt-2")
+    done = veche(*arguments, "--json")
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert "the disk is full" in done.error["message"]
+    assert names(disk) == {"filler"}
+    (disk / "filler").unlink()
+    assert veche(*arguments, "--json").code == 0
+    assert names(disk) == {"m.gguf"}
+
+
 def test_a_plan_says_so_and_the_old_one_stays(veche, disk):
     assert veche("plan", "demo", "--out", disk / "plan.json").code == 0
     old = (disk / "plan.json").read_bytes()

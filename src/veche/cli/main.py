@@ -21,6 +21,7 @@ from veche.cli.carve import carve
 from veche.cli.demo import demo
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
+from veche.cli.export import export
 from veche.cli.gpus import gpus
 from veche.cli.launch import launch
 from veche.cli.operations import operations
@@ -63,7 +64,8 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, recipe, plan, operations, build, verify, launch, gpus, ask, experts, demo, doctor
+    carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, demo,
+    doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -190,12 +190,19 @@ def require_empty(folder: Path, *, advice: str) -> None:
         raise OutputError(f"{folder} is not empty, and veche overwrites nothing", hint=advice)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as lower-case hex."""
+def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, as lower-case hex.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes, piece by piece.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
     return digest.hexdigest()
 
 

@@ -58,6 +58,7 @@ class Recipe(BaseModel):
         rope_length: the choice where a rope factor contradicts max_position_embeddings.
         tensor_parallel: how many cards must be able to share the result.
         fields: what to change.
+        operations: of other packages, to be carried out after those that the fields need.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class Recipe(BaseModel):
     rope_length: RopeLength | None = None
     tensor_parallel: int = Field(1, ge=1, le=1024)
     fields: dict[str, FieldWish] = Field(default_factory=dict)
+    operations: tuple[str, ...] = ()
 
     @field_validator("fields", mode="before")
     @classmethod

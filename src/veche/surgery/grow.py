@@ -63,13 +63,16 @@ def steps_of_plan(plan: BuildPlan) -> tuple[PlannedStep, ...]:
         RecipeError: an operation cannot be done exactly.
         UnsupportedError: the same, because of the model's family.
     """
-    steps = []
-    for step in plan.steps:
-        operation: Operation = load("operations", step.operation)
-        operation.require_feasible(step.before, step.after)
-        growth = Growth(base=step.before, target=step.after, mode=plan.mode, seed=plan.seed)
-        steps.append(PlannedStep(operation=operation, growth=growth))
-    return tuple(steps)
+    steps = [(step.operation, step.before, step.after) for step in plan.steps]
+    last = steps[-1][2] if steps else plan.base_spec
+    steps += [(name, last, last) for name in plan.operations[len(steps) :]]
+    loaded = []
+    for name, before, after in steps:
+        operation: Operation = load("operations", name)
+        operation.require_feasible(before, after)
+        growth = Growth(base=before, target=after, mode=plan.mode, seed=plan.seed)
+        loaded.append(PlannedStep(operation=operation, growth=growth))
+    return tuple(loaded)
 
 
 def grown_tensors(plan: BuildPlan, checkpoint: Checkpoint) -> dict[str, TensorOut]:

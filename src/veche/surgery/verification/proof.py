@@ -25,7 +25,7 @@ from veche.planning.recipe import Recipe
 from veche.surgery.build import build
 from veche.surgery.loading import Attention, load_model, quiet_transformers
 from veche.surgery.verification.compare import Comparison
-from veche.surgery.verification.verify import FP32_TOLERANCE, KL_RESOLUTION
+from veche.surgery.verification.figures import FP32_TOLERANCE, KL_RESOLUTION
 
 _SHAPE: Mapping[str, Any] = {
     "vocab_size": 384, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
