@@ -168,9 +168,9 @@ def measure(folder: Path, depths: list[int], num_windows: int) -> None:
         layer = layer_bytes(target)
         print(f"{depth} layers of {layer / 1e6:.0f} MB, grown:")
         runs = {}
-        for form in base:
+        for form, tiny in base.items():
             run = runs[form] = verify_alone(source, target, form, num_windows)
-            extra = run.peak_bytes - base[form].peak_bytes
+            extra = run.peak_bytes - tiny.peak_bytes
             print(
                 f"  {form:<6}{run.seconds:>8.1f} s  peak {run.peak_bytes / 1e6:>6.0f} MB, "
                 f"{extra / layer:>5.2f} layers above the tiny model's",
