@@ -10,7 +10,7 @@ _BATCH_TOKENS = 4096
 
 
 def refit_down(
-    kept_NI: Tensor, down_HI: Tensor, target_NH: Tensor, weight_N: Tensor, *, ridge: float = 1e-2
+    kept_NI: Tensor, down_HI: Tensor, target_NH: Tensor, weight_N: Tensor, *, ridge: float = 1.0
 ) -> Tensor:
     r"""Return the `down` in float32 that comes nearest to the target, and near to the old one.
 
@@ -23,7 +23,8 @@ def refit_down(
         down_HI: the old weight.
         target_NH: what the layer should give.
         weight_N: of each token's error.
-        ridge: λ.
+        ridge: λ. At 0.01 the error at k = ½E was 1.5 times that at 1 on kinds of text that were not
+            calibrated on, and 0.95 times on those that were (SmolLM2-135M, two layers).
     """
     width = down_HI.shape[1]
     gram_II = torch.zeros(width, width)
