@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,16 +16,23 @@ from veche.core.files import (
     PARTIAL_SUFFIX,
     atomic_writer,
     disk_error,
+    open_regular,
     read_json_object,
     read_text,
+    remove_partials,
     require_empty,
     sha256_of,
+    sole_writer,
     write_json,
     write_text,
 )
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
@@ -84,11 +92,61 @@ class TestAtomicWriter:
         assert path.read_bytes() == b"old"
         assert names(tmp_path) == ["file"]
 
-    def test_a_partial_file_of_an_earlier_crash_is_written_over(self, tmp_path):
-        path = tmp_path / "file"
-        path.with_name("file" + PARTIAL_SUFFIX).write_bytes(b"left over, and longer")
+    @pytest.mark.parametrize("make", ["file", "symlink"])
+    def test_what_has_a_name_like_a_partial_file_is_left_alone(self, tmp_path, make):
+        mine, path = tmp_path / "mine", tmp_path / "file"
+        mine.write_bytes(b"mine")
+        other = path.with_name("file" + PARTIAL_SUFFIX)
+        other.write_bytes(b"mine too") if make == "file" else other.symlink_to(mine)
+        before = other.read_bytes()
         write_text(path, "new")
         assert path.read_bytes() == b"new"
+        assert other.read_bytes() == before
+        assert mine.read_bytes() == b"mine"
+        assert set(names(tmp_path)) == {"file", "mine", other.name}
+
+    def test_the_temporary_name_cannot_be_taken_by_another(self, tmp_path, monkeypatch):
+        """Were the random part guessed, the file there would still be nobody's to write to."""
+        monkeypatch.setattr(files, "token_hex", lambda size: "guessed")
+        (tmp_path / "mine").write_bytes(b"mine")
+        (tmp_path / ".file.guessed.partial").symlink_to(tmp_path / "mine")
+        with pytest.raises(DiskError, match="File exists"):
+            write_text(tmp_path / "file", "new")
+        assert (tmp_path / "mine").read_bytes() == b"mine"
+        assert not (tmp_path / "file").exists()
+
+    def test_a_symlink_of_that_name_is_replaced_and_not_followed(self, tmp_path):
+        (tmp_path / "mine").write_bytes(b"mine")
+        (tmp_path / "file").symlink_to(tmp_path / "mine")
+        write_text(tmp_path / "file", "new")
+        assert (tmp_path / "file").read_bytes() == b"new"
+        assert (tmp_path / "mine").read_bytes() == b"mine"
+
+    @pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+    def test_the_umask_decides_who_may_read(self, tmp_path, mask):
+        old = os.umask(mask)
+        try:
+            write_text(tmp_path / "file", "x")
+        finally:
+            os.umask(old)
+        assert (tmp_path / "file").stat().st_mode & 0o777 == 0o666 & ~mask
+
+    @pytest.mark.parametrize("letter", ["a", "ж", "\N{CJK UNIFIED IDEOGRAPH-4E00}"])
+    def test_the_longest_names_can_be_written(self, tmp_path, letter):
+        name = letter * (255 // len(letter.encode()))
+        write_text(tmp_path / name, "x")
+        assert names(tmp_path) == [name]
+
+    def test_many_writers_of_one_file_leave_one_whole_file(self, tmp_path):
+        children = []
+        for number in range(8):
+            if (child := os.fork()) == 0:
+                write_text(tmp_path / "file", str(number) * 100_000)
+                os._exit(0)
+            children.append(child)
+        assert {os.waitpid(child, 0)[1] for child in children} == {0}
+        content = (tmp_path / "file").read_text()
+        assert content == content[0] * 100_000
         assert names(tmp_path) == ["file"]
 
     def test_a_killed_process_leaves_the_old_content(self, tmp_path):
@@ -102,6 +160,8 @@ class TestAtomicWriter:
                 os._exit(9)
         os.waitpid(child, 0)
         assert path.read_bytes() == b"old"
+        remove_partials(tmp_path)
+        assert names(tmp_path) == ["file"]
 
     def test_a_name_that_is_a_folder_is_a_disk_error(self, tmp_path):
         (tmp_path / "file").mkdir()
@@ -150,6 +210,65 @@ class TestReading:
         (tmp_path / "t").write_bytes("совет".encode("cp1251"))
         with pytest.raises(InputError, match="not UTF-8"):
             read_text(tmp_path / "t")
+
+
+class TestOpenRegular:
+    @pytest.fixture
+    def strange(self, tmp_path):
+        """A folder, a pipe that nobody writes to, a device, and a symlink to each."""
+        (tmp_path / "folder").mkdir()
+        os.mkfifo(tmp_path / "pipe")
+        places = [tmp_path / "folder", tmp_path / "pipe", Path("/dev/zero")]
+        for number, place in enumerate(places):
+            (tmp_path / f"link{number}").symlink_to(place)
+        return [*places, *(tmp_path / f"link{number}" for number in range(3))]
+
+    @pytest.mark.timeout(60)
+    def test_what_would_block_or_never_end_is_refused(self, strange):
+        for path in strange:
+            with pytest.raises(OSError, match="not a file"), open_regular(path):
+                pass
+            with pytest.raises(CheckpointError, match="not a file"):
+                read_json_object(path)
+
+    def test_a_symlink_to_a_file_is_followed(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"{}")
+        (tmp_path / "link").symlink_to("file")
+        assert read_json_object(tmp_path / "link") == {}
+
+    def test_no_descriptor_is_lost(self, strange, tmp_path):
+        (tmp_path / "file").write_bytes(b"{}")
+        lowest = os.open(tmp_path / "file", os.O_RDONLY)
+        os.close(lowest)
+        for path in strange:
+            with pytest.raises(CheckpointError):
+                read_json_object(path)
+        read_json_object(tmp_path / "file")
+        again = os.open(tmp_path / "file", os.O_RDONLY)
+        os.close(again)
+        assert again == lowest
+
+
+def test_a_long_file_is_refused_before_it_is_read(tmp_path):
+    with (tmp_path / "file.json").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match="longer than 32 MiB"):
+        read_json_object(tmp_path / "file.json")
+
+
+def test_of_many_processes_that_add_one_none_is_lost(tmp_path):
+    path = tmp_path / "new" / "count.json"
+    children = []
+    for _ in range(12):
+        if (child := os.fork()) == 0:
+            for _ in range(5):
+                with sole_writer(path):
+                    count = read_json_object(path)["count"] if path.exists() else 0
+                    write_json(path, {"count": count + 1})
+            os._exit(0)
+        children.append(child)
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert read_json_object(path) == {"count": 60}
 
 
 class TestRequireEmpty:

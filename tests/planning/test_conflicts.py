@@ -37,6 +37,9 @@ CASES = {
     "cards that do not divide an expert": recipe_of(moe_intermediate_size=778, tensor_parallel=4),
     "a scaling that reaches less than none": recipe_of("qwen3-30b-a3b-2507", rope_scaling=YARN,
         max_position_embeddings=131_072),
+    "copies of experts without a word of top-k": recipe_of(num_experts=256),
+    "copies of experts whose top-k is not applied": recipe_of("smollm2-135m-carved",
+        num_experts="x3", num_experts_per_tok={"value": 48, "apply": False}),
     "a token outside the vocabulary": recipe_of(eos_token_id=200_000),
     "tokens outside the vocabulary": recipe_of(eos_token_id=200_000, bos_token_id=151_936),
 }  # fmt: skip

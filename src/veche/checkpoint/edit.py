@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from veche.checkpoint.config import spec_of
 from veche.checkpoint.families import Family, family_of
+from veche.checkpoint.layers import deepened
+from veche.checkpoint.mixture import as_mixture
 from veche.checkpoint.spec import RopeSpec
 
 _ROPE_FIELDS = ("rope_theta", "rope_scaling")
@@ -15,14 +18,21 @@ def edited(config: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 
     "rope_scaling" is a mapping as in transformers 4, or None. Both spellings of the rotary
     embedding are written, since transformers 4 and serving engines read `rope_scaling` and
-    `rope_theta`, and transformers 5 reads `rope_parameters`.
+    `rope_theta`, and transformers 5 reads `rope_parameters`. Another "model_type" makes a dense
+    config that of its mixture (checkpoint/mixture.py), where "intermediate_size" may be None for
+    no dense MLP; more "num_hidden_layers" take their lists
+    with them (checkpoint/layers.py).
     """
-    family = family_of(config.get("model_type"))
     result, changes = deepcopy(dict(config)), deepcopy(dict(changes))
+    if is_upcycled := changes.get("model_type", result.get("model_type")) != result["model_type"]:
+        result = as_mixture(result, changes["model_type"])
+    result.update(deepened(result, changes.get("num_hidden_layers", 0)))
+    family = family_of(result.get("model_type"))
     for field, value in changes.items():
-        if field not in _ROPE_FIELDS:
-            result[key_of(field, config, family)] = value
-    if any(field in changes for field in _ROPE_FIELDS):
+        is_absent = value is None and field == family.expert_width_key == "intermediate_size"
+        if field not in _ROPE_FIELDS and not is_absent:
+            result[key_of(field, result, family)] = value
+    if is_upcycled or any(field in changes for field in _ROPE_FIELDS):
         _write_rope(result, changes)
     if changes:
         _write_implied(result, config, family)
@@ -58,18 +68,20 @@ def _write_implied(result: dict[str, Any], config: Mapping[str, Any], family: Fa
     transformers 5 cannot scale the rope of a Mixtral without head_dim. transformers 5 saves
     num_local_experts in families whose transformers 4 class reads num_experts.
     """
-    heads = config["num_attention_heads"]
+    spec = spec_of(dict(config))
     if result.get("head_dim") is None:
-        result["head_dim"] = config["hidden_size"] // heads
+        result["head_dim"] = spec.head_dim
     if result.get("num_key_value_heads") is None:
-        result["num_key_value_heads"] = heads
+        result["num_key_value_heads"] = spec.num_key_value_heads
     if family.is_moe and family.expert_count_key not in result:
         result[family.expert_count_key] = result["num_local_experts"]
 
 
 def _write_rope(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
     parameters = dict(config.get("rope_parameters") or {})
-    theta = changes.get("rope_theta", config.get("rope_theta", parameters.get("rope_theta")))
+    own = (config.get("rope_scaling") or parameters).get("rope_theta")
+    default = family_of(config.get("model_type")).default_rope_theta
+    theta = changes.get("rope_theta", own or config.get("rope_theta") or default)
     if "rope_scaling" in changes:
         scaling = changes["rope_scaling"]
     else:

@@ -31,8 +31,22 @@ class Family:
         moe_block: name of the MoE module inside a layer.
         qk_norm: see QkNorm.
         has_qkv_bias: whether q, k and v projections have biases.
+        bias_key: config key that says otherwise; None where the class reads none.
         default_norm_topk_prob: meaning of a config without norm_topk_prob; None where the family
             always normalises and has no such key.
+        mixture_type: model_type that a mixture of copies of a dense model has; None for mixtures.
+        default_num_key_value_heads: meaning of a config without that key; None stands for
+            num_attention_heads.
+        default_head_dim: the same; None stands for hidden_size over num_attention_heads.
+        default_max_position_embeddings: the same.
+        default_rope_theta: the same.
+        default_rms_norm_eps: the same.
+        default_shared_width: the same for shared_expert_intermediate_size; None where the family
+            has no shared expert.
+        nullable: keys that may be null, which is num_attention_heads for the key/value heads and
+            hidden_size over num_attention_heads for head_dim. (Elsewhere transformers fails.)
+
+    Defaults are those of the config classes of transformers 5.23.
     """
 
     model_type: str
@@ -43,7 +57,21 @@ class Family:
     moe_block: str = "mlp"
     qk_norm: QkNorm = QkNorm.NONE
     has_qkv_bias: bool = False
+    bias_key: str | None = "attention_bias"
     default_norm_topk_prob: bool | None = None
+    mixture_type: str | None = None
+    default_num_key_value_heads: int | None = None
+    default_head_dim: int | None = None
+    default_max_position_embeddings: int = 32_768
+    default_rope_theta: float = 10_000.0
+    default_rms_norm_eps: float = 1e-6
+    default_shared_width: int | None = None
+    nullable: frozenset[str] = frozenset()
+
+    @property
+    def has_shared_expert(self) -> bool:
+        """Whether every token passes one more expert beside the chosen ones."""
+        return self.default_shared_width is not None
 
     @property
     def is_moe(self) -> bool:
@@ -51,6 +79,7 @@ class Family:
         return self.expert_width_key is not None
 
 
+_KV_HEADS = "num_key_value_heads"
 FAMILIES: dict[str, Family] = {
     family.model_type: family
     for family in (
@@ -60,13 +89,17 @@ FAMILIES: dict[str, Family] = {
             expert_width_key="moe_intermediate_size",
             qk_norm=QkNorm.HEAD,
             default_norm_topk_prob=False,
+            default_num_key_value_heads=4,
         ),
         Family(
             model_type="qwen2_moe",
             architecture="Qwen2MoeForCausalLM",
             expert_width_key="moe_intermediate_size",
             has_qkv_bias=True,
+            bias_key="qkv_bias",
             default_norm_topk_prob=False,
+            default_num_key_value_heads=16,
+            default_shared_width=5632,
         ),
         Family(
             model_type="mixtral",
@@ -75,6 +108,12 @@ FAMILIES: dict[str, Family] = {
             expert_count_key="num_local_experts",
             expert_names=("w1", "w3", "w2"),
             moe_block="block_sparse_moe",
+            bias_key=None,
+            default_num_key_value_heads=8,
+            default_max_position_embeddings=131_072,
+            default_rope_theta=1_000_000.0,
+            default_rms_norm_eps=1e-5,
+            nullable=frozenset({_KV_HEADS, "head_dim"}),
         ),
         Family(
             model_type="olmoe",
@@ -82,10 +121,35 @@ FAMILIES: dict[str, Family] = {
             expert_width_key="intermediate_size",
             qk_norm=QkNorm.FLAT,
             default_norm_topk_prob=False,
+            default_max_position_embeddings=4096,
+            default_rms_norm_eps=1e-5,
+            nullable=frozenset({_KV_HEADS}),
         ),
-        Family(model_type="llama", architecture="LlamaForCausalLM"),
-        Family(model_type="qwen2", architecture="Qwen2ForCausalLM", has_qkv_bias=True),
-        Family(model_type="qwen3", architecture="Qwen3ForCausalLM", qk_norm=QkNorm.HEAD),
+        Family(
+            model_type="llama",
+            mixture_type="mixtral",
+            architecture="LlamaForCausalLM",
+            default_max_position_embeddings=2048,
+            nullable=frozenset({_KV_HEADS, "head_dim"}),
+        ),
+        Family(
+            model_type="qwen2",
+            mixture_type="qwen2_moe",
+            architecture="Qwen2ForCausalLM",
+            has_qkv_bias=True,
+            bias_key=None,
+            default_num_key_value_heads=32,
+            nullable=frozenset({_KV_HEADS}),
+        ),
+        Family(
+            model_type="qwen3",
+            mixture_type="qwen3_moe",
+            architecture="Qwen3ForCausalLM",
+            qk_norm=QkNorm.HEAD,
+            default_num_key_value_heads=32,
+            default_head_dim=128,
+            nullable=frozenset({_KV_HEADS}),
+        ),
     )
 }
 

@@ -30,6 +30,10 @@ def build(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted build.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Threads.", show_default="processors, at most 4"),
+    ] = None,
     set_fields: SetOption = None,
     rope_length: RopeLengthOption = None,
     allow_lossy: LossyOption = None,
@@ -52,7 +56,9 @@ def build(
         seed=seed,
         base=None if recipe.endswith(".json") else str(source),
     )
-    report = build_model(made, source, out, resume=resume, progress=TerminalProgress())
+    report = build_model(
+        made, source, out, resume=resume, num_workers=workers, progress=TerminalProgress()
+    )
     if as_json:
         print_json(report.as_dict())
         return

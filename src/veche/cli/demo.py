@@ -51,7 +51,7 @@ def demo(
     chain = Chain(out)
     try:
         for number, stage in enumerate(stages, 1):
-            stderr.print(f"[bold]{number}/{len(stages)}[/] ", end="")
+            stderr.print(f"{number}/{len(stages)} ", style="bold", end="")
             stderr.print(phrase(stage.name, language), markup=False)
             results.append(chain.run(stage))
             _say_done(results[-1], language)

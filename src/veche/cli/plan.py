@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
+from veche.cli.terminal import (
+    JsonOption,
+    LanguageOption,
+    chosen_language,
+    print_json,
+    printable,
+    stdout,
+)
 
 if TYPE_CHECKING:
     from veche.core.language import Language
@@ -141,11 +148,11 @@ def _print(made: "BuildPlan", form: str, language: "Language") -> None:
     elif form == "markdown":
         from veche.planning.markdown_page import plan_markdown
 
-        sys.stdout.write(plan_markdown(made, language))
+        sys.stdout.write(printable(plan_markdown(made, language)))
     elif form == "html":
         from veche.planning.html_page import plan_html
 
-        sys.stdout.write(plan_html(made, language))
+        sys.stdout.write(printable(plan_html(made, language)))
     else:
         from veche.cli.plan_view import show_plan
 

@@ -1,20 +1,49 @@
 """What commands print: results on stdout, progress and errors on stderr."""
 
-import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from veche.core.errors import InputError, VecheError
+from veche.core.json_text import json_text
 from veche.core.language import LANGUAGES, Language, language_from_environment
 from veche.core.progress import Advance
 
-stdout = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters spelt out: a name must not drive a terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class PlainConsole(Console):
+    """A console that prints texts as they are: no markup, no emoji codes, no control characters.
+
+    Names come from recipes, logs and models of others: `[/red]` in one is no markup, and an escape
+    sequence in one does nothing.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render as rich does, with control characters of the text itself spelt out."""
+        for segment in super().render(renderable, options):
+            is_safe = segment.control or not _CONTROLS.search(segment.text)
+            yield segment if is_safe else Segment(printable(segment.text), segment.style)
+
+
+stdout = PlainConsole()
+stderr = PlainConsole(stderr=True)
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object on stdout.")
@@ -41,8 +70,8 @@ def chosen_language(given: str | None) -> Language:
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Print one JSON object on stdout; what is not a number (NaN, Infinity) is null."""
+    sys.stdout.write(json_text(value))
 
 
 def print_error(error: VecheError, *, as_json: bool) -> None:
@@ -51,11 +80,11 @@ def print_error(error: VecheError, *, as_json: bool) -> None:
         kind = type(error).__name__
         print_json({"error": {"type": kind, "message": error.message, "hint": error.hint}})
         return
-    stderr.print("[bold red]error:[/] ", end="")
-    stderr.print(error.message, markup=False, soft_wrap=True)
+    stderr.print("error: ", style="bold red", end="")
+    stderr.print(error.message, soft_wrap=True)
     if error.hint:
-        stderr.print("[bold]  try:[/] ", end="")
-        stderr.print(error.hint, markup=False, soft_wrap=True)
+        stderr.print("  try: ", style="bold", end="")
+        stderr.print(error.hint, soft_wrap=True)
 
 
 class TerminalProgress:
@@ -63,7 +92,7 @@ class TerminalProgress:
 
     def say(self, text: str) -> None:
         """Show one line of explanation."""
-        stderr.print(text, markup=False, soft_wrap=True)
+        stderr.print(text, soft_wrap=True)
 
     @contextmanager
     def task(self, label: str, total: int | None = None) -> Iterator[Advance]:

@@ -1,34 +1,44 @@
 """Write files so that a crash leaves the old one or the new one, never half of one."""
 
 import errno
+import fcntl
 import hashlib
-import json
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import IO, Any
 
 from veche.core.errors import CheckpointError, DiskError, InputError, OutputError
+from veche.core.json_text import json_text, parse_json
 
 PARTIAL_SUFFIX = ".partial"
+MAX_JSON_BYTES = 32 << 20
+"""The longest JSON file that is read: the index of 200,000 tensors has about 20 MB."""
 _CHUNK_BYTES = 8 << 20
+_NAME_LETTERS = 48
+"""Of the final name in a temporary one: file names have at most 255 bytes."""
 
 
 @contextmanager
 def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     """Yield a binary file that becomes `path` when the block ends without an error.
 
-    NOTE: temp → fsync → rename → fsync of the folder, so `path` never names half a file.
+    NOTE: temp → fsync → rename → fsync of the folder, so `path` never names half a file. The
+    temporary name, `.NAME.<random>.partial`, is nobody else's: it is made anew (O_EXCL), and
+    nothing that lies there, be it a file or a symlink, is written to. What a killed process
+    leaves of it is harmless; see `remove_partials`.
 
     Raises:
         DiskError: the disk is full or refuses the write; the partial file is removed.
     """
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    partial = path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -42,51 +52,114 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
         raise
 
 
+def remove_partials(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; only for one who alone may write there."""
+    for file in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        if file.is_symlink() or file.is_file():
+            file.unlink()
+
+
+@contextmanager
+def sole_writer(path: Path) -> Iterator[None]:
+    """Keep other processes out of the block that reads, changes and writes `path`.
+
+    The lock is on the file `.NAME.lock` beside it, which stays: removing it would let two in.
+
+    Raises:
+        DiskError: the lock file cannot be made.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise disk_error(error, lock) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, but no folder, pipe or device: these would block or never end.
+
+    Raises:
+        OSError: it is one of them, or cannot be opened.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_writer(path) as file:
         file.write(text.encode())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Read a JSON file whose top level is an object.
+def write_together(texts: Mapping[Path, str]) -> None:
+    """Write several files, all or (on a full disk, say) none; the first gets its name last.
 
     Raises:
-        CheckpointError: the file is missing, is not UTF-8 JSON, or holds something else.
+        DiskError: the disk is full or refuses.
     """
-    if path.exists() and not path.is_file():
-        raise CheckpointError(f"{path} cannot be read: it is not a file", hint="check the path")
+    with ExitStack() as stack:
+        for path, text in texts.items():
+            file = stack.enter_context(atomic_writer(path))
+            file.write(text.encode())
+            file.flush()  # what the disk refuses, it refuses before any file gets its name
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json_text(value))
+
+
+def read_json_object(path: Path, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Read a JSON file whose top level is an object.
+
+    Args:
+        path: the file.
+        max_bytes: a longer file is refused before it is read.
+
+    Raises:
+        CheckpointError: the file is missing, too long, is not UTF-8 JSON, or holds something else.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        value = json.loads(text)
-        _require_encodable(text, value)
+        with open_regular(path) as file:
+            raw = file.read(max_bytes + 1)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist", hint="check the path") from error
-    except (ValueError, RecursionError) as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", hint="check the path"
+        ) from error
+    if len(raw) > max_bytes:
+        raise CheckpointError(
+            f"{path} is longer than {max_bytes >> 20} MiB, which no such file is",
+            hint="download or export the file again",
+        )
+    try:
+        value = parse_json(raw)
+    except ValueError as error:
         raise CheckpointError(
             f"{path} is not valid JSON: {error}",
             hint="download or export the file again",
         ) from error
-    except OSError as error:
-        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path} holds a JSON {type(value).__name__}, not an object")
+        raise CheckpointError(
+            f"{path} holds a JSON {type(value).__name__}, not an object",
+            hint="download or export the file again",
+        )
     return value
-
-
-def _require_encodable(text: str, value: Any) -> None:
-    """Refuse halves of surrogate pairs, which JSON can write and no text can hold.
-
-    Raises:
-        ValueError: there is one.
-    """
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def read_text(path: Path) -> str:
@@ -117,12 +190,19 @@ def require_empty(folder: Path, *, advice: str) -> None:
         raise OutputError(f"{folder} is not empty, and veche overwrites nothing", hint=advice)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as lower-case hex."""
+def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, as lower-case hex.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes, piece by piece.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
     return digest.hexdigest()
 
 

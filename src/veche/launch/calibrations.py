@@ -3,18 +3,48 @@
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veche.core.errors import InputError
-from veche.core.files import read_json_object, write_json
+from veche.core.files import read_json_object, sole_writer, write_json
 from veche.core.paths import home
 from veche.launch.comparison import Comparison
 from veche.launch.memory import Span
 
 WhyNot = Literal["read_before", "other_weights", "no_overhead", "far_outside"]
 SCHEMA = 1
+_ANEW = "forget it, and read the logs again: veche launch calibrations --forget"
 FIRST_MARGIN = 0.25
 """Of the general interval's width: how far around one observation the next may lie."""
+
+
+_Word = Annotated[str, Field(max_length=200)]
+
+
+class _Entry(BaseModel):
+    """What one log has taught."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    machine: _Word
+    engine: _Word
+    engine_version: _Word | None
+    gpu: _Word
+    num_gpus: int = Field(ge=1, le=1 << 20)
+    position: float = Field(ge=-1, le=2, allow_inf_nan=False)
+    overhead_bytes: int = Field(ge=0, le=1 << 60)
+    digest: _Word
+
+
+class _Store(BaseModel):
+    """The file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    schema_: Literal[1] = Field(alias="schema")
+    entries: list[_Entry]
 
 
 def calibrations_file() -> Path:
@@ -31,11 +61,15 @@ def calibrations() -> list[dict[str, Any]]:
     path = calibrations_file()
     if not path.exists():
         return []
-    value = read_json_object(path)
-    entries = value.get("entries")
-    if value.get("schema") != SCHEMA or not isinstance(entries, list):
-        raise InputError(f"{path} is damaged", hint="delete it; logs can be read again")
-    return entries
+    try:
+        store = _Store.model_validate(read_json_object(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"{path} is damaged: {where}: {first['msg'].lower()}", hint=_ANEW
+        ) from error
+    return [entry.model_dump() for entry in store.entries]
 
 
 def learn(comparison: Comparison) -> bool:
@@ -44,8 +78,6 @@ def learn(comparison: Comparison) -> bool:
     A log whose weights are not the predicted ones is of another model or quantisation, and one
     far outside the interval is of a shared card: neither teaches anything about the overhead.
     """
-    if why_not(comparison) is not None:
-        return False
     case = comparison.case
     entry = {
         "machine": platform.node(),
@@ -57,18 +89,22 @@ def learn(comparison: Comparison) -> bool:
         "overhead_bytes": comparison.overhead_bytes,
         "digest": comparison.digest,
     }
-    write_json(calibrations_file(), {"schema": SCHEMA, "entries": [*calibrations(), entry]})
+    with sole_writer(calibrations_file()):
+        if why_not(comparison) is not None:
+            return False
+        write_json(calibrations_file(), {"schema": SCHEMA, "entries": [*calibrations(), entry]})
     return True
 
 
 def forget() -> int:
     """Forget everything that was learned, a damaged file too; return how many logs it was."""
     path = calibrations_file()
-    try:
-        count = len(calibrations())
-    except InputError:
-        count = 0
-    path.unlink(missing_ok=True)
+    with sole_writer(path):
+        try:
+            count = len(calibrations())
+        except InputError:
+            count = 0
+        path.unlink(missing_ok=True)
     return count
 
 

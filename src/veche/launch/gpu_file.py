@@ -1,8 +1,11 @@
 """What a card in the user's gpus.yaml may say."""
 
 import difflib
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+_Quantity = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 
 
 class GpuEntry(BaseModel):
@@ -10,10 +13,10 @@ class GpuEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    visible_gib: tuple[float, float]
-    bandwidth_gb_s: float = Field(gt=0)
-    tflops: dict[str, float]
-    compute_capability: str = Field(pattern=r"^(\d+\.\d|gfx\w+)$")
+    visible_gib: tuple[_Quantity, _Quantity]
+    bandwidth_gb_s: _Quantity
+    tflops: dict[str, _Quantity]
+    compute_capability: str = Field(pattern=r"^([0-9]{1,3}\.[0-9]|gfx\w{1,20})$")
     title: str = ""
     source: str = "the user's file"
     aliases: tuple[str, ...] = ()

@@ -136,10 +136,15 @@ def _user_cards(path: Path) -> dict[str, Gpu]:
 
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, RecursionError, OSError) as error:  # ValueError: 2024-99-99
+        raise InputError(
+            f"{path} cannot be read as YAML: {error}", hint="correct this file, or move it away"
+        ) from error
     if not isinstance(value, dict):
-        raise InputError(f"{path} must be a mapping from a card's name to its data")
+        raise InputError(
+            f"{path} must be a mapping from a card's name to its data",
+            hint="take an entry of `veche gpus --json`",
+        )
     return {str(name): _checked_entry(str(name), entry, path) for name, entry in value.items()}
 
 

@@ -2,11 +2,13 @@
 
 import difflib
 import json
+import os
 import re
 from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from veche.checkpoint.config import read_config
 from veche.core.errors import ConfigError, MissingExtraError
@@ -72,21 +74,36 @@ def _from_hub(name: str) -> dict[str, Any]:
     """Return a hub model's config.json, from the cache or by download; its facts only."""
     if find_spec("huggingface_hub") is None:
         raise MissingExtraError("huggingface_hub", "hub")
+    _require_endpoint()
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str):
-        return read_config(Path(cached))
     try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return read_config(Path(cached))
         _require_reachable(name)
         return read_config(Path(hf_hub_download(name, "config.json")))
     except HfHubHTTPError as error:
         reason = f"the hub does not give its config.json ({type(error).__name__})"
         raise ConfigError(f"{name}: {reason}", hint=_instead_of(name)) from error
+    except HFValidationError as error:
+        reason = f"the hub has no such names ({error})"
+        raise ConfigError(f"{name}: {reason}", hint=_instead_of(name)) from error
     except _network_errors() as error:
         reason = f"it is not in the local cache, and the hub cannot be reached ({error})"
         raise ConfigError(f"{name}: {reason}", hint=_instead_of(name)) from error
+
+
+def _require_endpoint() -> None:
+    """Refuse an HF_ENDPOINT with which huggingface_hub cannot even be imported."""
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        raise ConfigError(
+            f"HF_ENDPOINT {endpoint!r} is no address ({error})", hint="unset HF_ENDPOINT"
+        ) from error
 
 
 def _require_reachable(name: str) -> None:
@@ -97,11 +114,15 @@ def _require_reachable(name: str) -> None:
 
 
 def _network_errors() -> tuple[type[Exception], ...]:
-    """Return what the hub client's HTTP library raises: requests, httpx or what follows it."""
+    """Return what the hub client's HTTP library raises: requests, httpx or what follows it.
+
+    ValueError and InvalidURL are of a malformed HF_ENDPOINT.
+    """
     from huggingface_hub import get_session
 
     library = import_module(type(get_session()).__module__.partition(".")[0])
-    return (OSError, library.HTTPError)
+    bad_url = getattr(library, "InvalidURL", ValueError)  # in requests a ValueError
+    return (OSError, ValueError, library.HTTPError, bad_url)
 
 
 def _instead_of(name: str) -> str:

@@ -44,14 +44,15 @@ def find_conflicts(
     Args:
         recipe: what was asked.
         changes: every field, judged.
-        specs: the base, and the model that would be made.
-        configs: the config.json of the base and of the target.
+        specs: the model where growth starts, and the one that would be made.
+        configs: the config.json of the first and of the second.
         language: of the explanations.
     """
     by_name = {change.name: change for change in changes if change.is_applied}
     base, target = specs
     found = (
         _rope_length(recipe, by_name, language) or _shorter_reach(recipe, base, target, language),
+        _top_k_of_copies(recipe, base, target, language),
         *_token_ids(*configs, language),
         _tensor_parallel(recipe, target, language),
         _consent(recipe, by_name, language),
@@ -115,6 +116,33 @@ def _shorter_reach(
             reach=reach,
             native=native,
         ),
+        resolutions=tuple(Resolution(flag=flag, description=text) for flag, text in ways),
+    )
+
+
+def _top_k_of_copies(
+    recipe: Recipe, base: ModelSpec, target: ModelSpec, language: Language
+) -> Conflict | None:
+    """Find copies of experts without a word about how many of them a token visits."""
+    name, times = "num_experts_per_tok", target.num_experts // base.num_experts
+    if times == 1 or (name in recipe.fields and recipe.fields[name].apply):
+        return None
+    top_k = base.num_experts_per_tok
+    ways = (
+        (f"--set {name}={top_k * times}", phrase("resolve_times", language)),
+        (f"--set {name}={top_k} --allow-lossy", phrase("resolve_keep_k", language)),
+    )
+    return Conflict(
+        fields=("num_experts", name),
+        reason=phrase(
+            "experts_conflict",
+            language,
+            experts=target.num_experts,
+            times=times,
+            exact=top_k * times,
+            top_k=top_k,
+        ),
+        field_reason=phrase("experts_conflict_field", language),
         resolutions=tuple(Resolution(flag=flag, description=text) for flag, text in ways),
     )
 

@@ -1,6 +1,10 @@
 """Where new layers go when a model gets deeper."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from veche.checkpoint.layers import dense_rule, layer_sources
+from veche.checkpoint.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +32,38 @@ def layer_layout(num_layers: int, new_layers: int) -> tuple[LayerPlace, ...]:
     """
     if new_layers < num_layers:
         raise ValueError(f"{num_layers} layers cannot become {new_layers}")
-    sources = [layer * num_layers // new_layers for layer in range(new_layers)]
+    sources = layer_sources(num_layers, new_layers)
     return tuple(
         LayerPlace(source=source, is_new=layer > 0 and sources[layer - 1] == source)
         for layer, source in enumerate(sources)
     )
+
+
+def deeper(spec: ModelSpec, new_layers: int) -> ModelSpec:
+    """Return the spec of the model with silent copies between its layers."""
+    sources = layer_sources(spec.num_hidden_layers, new_layers)
+    is_dense = [not spec.is_sparse_layer(source) for source in sources]
+    step, only = spec.decoder_sparse_step, list(spec.mlp_only_layers)
+    if spec.is_moe:
+        step, only = dense_rule(is_dense, step)
+    return replace(
+        spec,
+        num_hidden_layers=new_layers,
+        decoder_sparse_step=step,
+        mlp_only_layers=tuple(only),
+    )
+
+
+def copied_layers(num_layers: int, new_layers: int) -> str:
+    """Name the old layers that get copies, as "0-3, 8"; with their number where it is not one."""
+    copies = [0] * num_layers
+    for place in layer_layout(num_layers, new_layers):
+        copies[place.source] += place.is_new
+    texts, start = [], 0
+    for count, group in groupby(copies):
+        end = start + len(list(group))
+        if count:
+            run = str(start) if end == start + 1 else f"{start}-{end - 1}"
+            texts.append(run if count == 1 else f"{run} (x{count})")
+        start = end
+    return ", ".join(texts)

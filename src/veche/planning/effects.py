@@ -1,59 +1,22 @@
 """What changing a field does to a model: its effect class, and why.
 
-Most fields do what field_facts.json says of them. Judged here are those whose effect depends on the
-values: what can grow, and what a growth costs.
+Most fields do what field_facts.json says of them. Top-k is judged here, and what can grow in
+planning/growth.py: their effects depend on the values.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import RecipeError
-from veche.core.language import Language
-from veche.core.units import format_bytes
-from veche.planning.field_facts import FieldFact, fact_of
-from veche.planning.kv_cache import kv_bytes_per_token
-from veche.planning.phrases import phrase
-from veche.planning.plan import Effect, Mode
-
-GROWING_FIELDS = ("moe_intermediate_size", "num_attention_heads", "num_key_value_heads")
-"""Fields whose growth has an exact operation."""
-
+from veche.planning.growth import GROWTHS, of_copies
+from veche.planning.plan import Effect
+from veche.planning.verdict import Case, Verdict
 
 _OWN_WORDS = ("attention_dropout", "router_aux_loss_coef", "output_router_logits")
 """Fields of which a plan has more to say than the table: a phrase of that name."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The effect of one change."""
-
-    effect: Effect
-    reason: str
-    is_lossy: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """A change to be judged: field `name`, `key` in config.json, goes from `before` to `after`."""
-
-    name: str
-    key: str
-    before: Any
-    after: Any
-    base: ModelSpec
-    mode: Mode
-    language: Language
-
-    @property
-    def fact(self) -> FieldFact | None:
-        """What the field does in the base's family."""
-        return fact_of(self.key, self.base.model_type)
-
-    def say(self, key: str, **values: object) -> str:
-        """Return a phrase with this case's own values at hand."""
-        return phrase(key, self.language, before=self.before, after=self.after, **values)
+_COPIES_ARE_TOLD = (
+    "model_type", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "shared_expert_intermediate_size", "intermediate_size",
+)  # fmt: skip
+_FOLLOW_DEPTH = ("mlp_only_layers", "decoder_sparse_step", "layer_types")
 
 
 def judge(case: Case) -> Verdict:
@@ -62,9 +25,34 @@ def judge(case: Case) -> Verdict:
     Raises:
         RecipeError: no operation of this version can make it.
     """
+    if case.name == "num_experts_per_tok":
+        return _top_k(case)
     if case.before == case.after:
         return Verdict(effect=Effect.UNCHANGED, reason=case.say("unchanged"))
-    return _JUDGES.get(case.name, _by_fact)(case)
+    if case.name in GROWTHS and _has_part(case):
+        return GROWTHS[case.name](case)
+    return _by_fact(case)
+
+
+def judge_copies(case: Case) -> Verdict:
+    """Return what it does that a dense model becomes a mixture of copies, for one field."""
+    if case.name not in _COPIES_ARE_TOLD:
+        return _by_fact(case)
+    verdict = Verdict(effect=Effect.EXACT, reason=case.say(f"copies_{case.name}"))
+    return of_copies(case, verdict) if case.name == "num_experts" else verdict
+
+
+def judge_follower(case: Case) -> Verdict:
+    """Return what a key does that says something of each layer, in a deeper model."""
+    return Verdict(effect=Effect.EXACT, reason=case.say("follows_depth"))
+
+
+def _has_part(case: Case) -> bool:
+    """Whether the base's family has what the field measures; the table tells of the others."""
+    fact = case.fact
+    return case.name == "intermediate_size" or (
+        fact is not None and fact.effect in ("needs_weights", "exact")
+    )
 
 
 def _by_fact(case: Case) -> Verdict:
@@ -90,67 +78,22 @@ def _as_clause(sentence: str) -> str:
 
 
 def _top_k(case: Case) -> Verdict:
-    if case.after > case.base.num_experts:
+    """Judge the number of experts that a token visits, beside the number that there will be."""
+    if case.after > case.num_experts:
         raise RecipeError(
-            f"num_experts_per_tok {case.after} is more than the {case.base.num_experts} experts",
-            hint=f"at most --set num_experts_per_tok={case.base.num_experts}",
+            f"num_experts_per_tok {case.after} is more than the {case.num_experts} experts",
+            hint=f"at most --set num_experts_per_tok={case.num_experts}",
         )
-    reason = case.say("top_k")
+    exact = case.exact_top_k
+    is_left_alone = case.before == case.after and not case.is_chosen
+    if is_left_alone or case.before == case.after == exact:
+        return Verdict(effect=Effect.UNCHANGED, reason=case.say("unchanged"))
+    if case.after == exact:
+        return Verdict(effect=Effect.EXACT, reason=case.say("top_k_times"))
+    reason = case.say("top_k" if exact == case.before else "top_k_of_copies", exact=exact)
     if case.base.has_equal_routing_weights:
-        reason += "; " + case.say("top_k_gain")
+        reason += "; " + case.say("top_k_gain", before=exact)
     return Verdict(effect=Effect.CONFIG_ONLY, is_lossy=True, reason=reason)
-
-
-def _expert_width(case: Case) -> Verdict:
-    _require_growth(case)
-    start = case.say(f"start_{case.mode}")
-    growth = case.after / case.before - 1
-    return Verdict(effect=Effect.EXACT, reason=case.say("expert_width", growth=growth, start=start))
-
-
-def _query_heads(case: Case) -> Verdict:
-    _require_growth(case)
-    start = case.say(f"start_{case.mode}")
-    return Verdict(effect=Effect.EXACT, reason=case.say("query_heads", start=start))
-
-
-def _kv_heads(case: Case) -> Verdict:
-    _require_growth(case)
-    kv_before = kv_bytes_per_token(case.base, "bfloat16")
-    kv_after = kv_before * case.after // case.before
-    reason = case.say(
-        "kv_heads",
-        ratio=case.after / case.before,
-        kv_before=format_bytes(kv_before, case.language),
-        kv_after=format_bytes(kv_after, case.language),
-        dtype="bfloat16",
-    )
-    return Verdict(effect=Effect.EXACT, reason=reason)
-
-
-def _dense_width(case: Case) -> Verdict:
-    base = case.base
-    if base.num_sparse_layers < base.num_hidden_layers:
-        raise _impossible(case)
-    reason = case.say(
-        "dense_width_inert", step=base.decoder_sparse_step, layers=list(base.mlp_only_layers)
-    )
-    return Verdict(effect=Effect.INERT, reason=reason)
-
-
-def _require_growth(case: Case) -> None:
-    if not isinstance(case.before, int):
-        raise RecipeError(
-            f"{case.name}: a {case.base.model_type} model has no such part",
-            hint="leave this field out of the recipe",
-        )
-    if case.after < case.before:
-        raise RecipeError(
-            f"{case.name}: {case.before} → {case.after} would shrink the model, which throws "
-            "trained weights away",
-            hint=f"veche only grows: leave it with --set {case.name}={case.before}, or prune with "
-            "a tool that retrains",
-        )
 
 
 def _impossible(case: Case) -> RecipeError:
@@ -159,15 +102,5 @@ def _impossible(case: Case) -> RecipeError:
     return RecipeError(
         f"{case.name}: {case.before} → {case.after} needs an operation that this version of veche "
         f"does not have{why}",
-        hint=f"leave it with --set {case.name}={case.before}; "
-        f"veche can grow: {', '.join(GROWING_FIELDS)}",
+        hint=f"leave it with --set {case.name}={case.before}; veche can grow: {', '.join(GROWTHS)}",
     )
-
-
-_JUDGES: Mapping[str, Callable[[Case], Verdict]] = {
-    "num_experts_per_tok": _top_k,
-    "moe_intermediate_size": _expert_width,
-    "num_attention_heads": _query_heads,
-    "num_key_value_heads": _kv_heads,
-    "intermediate_size": _dense_width,
-}

@@ -44,6 +44,116 @@ PHRASES: dict[str, Phrase] = {
     },
     "start_zero": {"en": "silent", "ru": "молчат"},
     "start_split": {"en": "twins of old ones", "ru": "близнецы старых"},
+    "start_copies": {
+        "en": "mode split does not concern it",
+        "ru": "режим split здесь ни при чём",
+    },
+    "split_experts": {
+        "en": "in mode split two copies share what down_proj would add unevenly, so that training "
+        "tells them apart sooner",
+        "ru": "в режиме split две копии делят вклад down_proj неровно, чтобы обучение скорее их "
+        "различило",
+    },
+    "shared_expert_width": {
+        "en": "needs new weights: {before} → {after} hidden units in the expert that every token "
+        "passes; exact at step 0, and the new units are {start} until trained",
+        "ru": "нужны новые веса: {before} → {after} скрытых нейронов в эксперте, через которого "
+        "проходит каждый токен; на шаге 0 функция та же, новые нейроны {start} до обучения",
+    },
+    "dense_width": {
+        "en": "needs new weights: {before} → {after} hidden units in the MLPs of dense layers "
+        "({layers} of them); exact at step 0, and the new units are {start} until trained",
+        "ru": "нужны новые веса: {before} → {after} скрытых нейронов в MLP плотных слоёв (их "
+        "{layers}); на шаге 0 функция та же, новые нейроны {start} до обучения",
+    },
+    "experts": {
+        "en": "needs new weights, and is exact with a top-k of {top_k}: each expert and its router "
+        "row are there {times} times, and share the routing weight that the one had; training "
+        "makes them differ",
+        "ru": "нужны новые веса; точно при top-k {top_k}: каждый эксперт и его строка "
+        "маршрутизатора повторены, всего их {times}, и делят вес маршрутизации, который был у "
+        "одного; разнит их обучение",
+    },
+    "top_k_times": {
+        "en": "exact with the copies of the experts: a token that visited an expert visits all of "
+        "its copies; compute grows ({before} → {after} experts a token)",
+        "ru": "точно при копиях экспертов: токен, приходивший к эксперту, приходит ко всем его "
+        "копиям; вычислений больше ({before} → {after} экспертов на токен)",
+    },
+    "top_k_of_copies": {
+        "en": "every answer changes: with copies of the experts {exact} of them do what {before} "
+        "did, and {after} are chosen; quality must be measured",
+        "ru": "меняется каждый ответ: при копиях экспертов то же, что {before}, делают {exact}, а "
+        "выбирается {after}; качество надо измерить",
+    },
+    "experts_conflict": {
+        "en": "{experts} experts are {times} copies of each: they answer as before with "
+        "num_experts_per_tok {exact}, and the recipe leaves it at {top_k}",
+        "ru": "экспертов {experts} — это копии каждого, их {times}: ответы прежние при "
+        "num_experts_per_tok {exact}, а рецепт оставляет {top_k}",
+    },
+    "experts_conflict_field": {
+        "en": "num_experts_per_tok must be chosen too",
+        "ru": "надо выбрать и num_experts_per_tok",
+    },
+    "resolve_times": {
+        "en": "all copies of an expert are visited: exact, and more compute",
+        "ru": "токен приходит ко всем копиям эксперта: точно, но вычислений больше",
+    },
+    "resolve_keep_k": {
+        "en": "compute as before, and every answer changes",
+        "ru": "вычислений столько же, но меняется каждый ответ",
+    },
+    "depth": {
+        "en": "needs new weights: {before} → {after} layers; copies that add nothing until they "
+        "are trained (o_proj and down projections zero) follow old layers {layers}; the KV cache "
+        "grows, {kv_before} → {kv_after} a token in {dtype}, and FLOPs a token {flops:.3g}-fold",
+        "ru": "нужны новые веса: слоёв {before} → {after}; копии, которые до обучения ничего не "
+        "добавляют (o_proj и down — нули), идут за старыми слоями {layers}; KV-кэш растёт, "
+        "{kv_before} → {kv_after} на токен в {dtype}, а FLOP на токен — в {flops:.3g} раза",
+    },
+    "follows_depth": {
+        "en": "follows num_hidden_layers: each new layer is of the kind of the one that it copies",
+        "ru": "следует за num_hidden_layers: новый слой того же рода, что и скопированный",
+    },
+    "untie": {
+        "en": "needs new weights: the output layer becomes a copy of the embedding, and may differ "
+        "from it from now on; {size} more in {dtype}",
+        "ru": "нужны новые веса: выходной слой становится копией эмбеддинга и дальше может от него "
+        "отличаться; на {size} больше в {dtype}",
+    },
+    "copies_model_type": {
+        "en": "a dense model becomes a mixture of copies of its MLPs, with the tensors of this "
+        "family",
+        "ru": "плотная модель становится смесью копий своих MLP, с тензорами этого семейства",
+    },
+    "copies_num_experts": {
+        "en": "needs new weights: {after} copies of each layer's MLP and a new random router; "
+        "exact with any router, since the chosen copies' weights sum to 1; training makes them "
+        "differ",
+        "ru": "нужны новые веса: копии MLP каждого слоя, их {after}, и новый случайный "
+        "маршрутизатор; точно при любом: веса выбранных копий в сумме 1; разнит их обучение",
+    },
+    "copies_num_experts_per_tok": {
+        "en": "exact for any number of copies: compute follows it ({after} MLPs a token instead of "
+        "one)",
+        "ru": "точно при любом числе копий: вычисления ему пропорциональны ({after} MLP на токен "
+        "вместо одного)",
+    },
+    "copies_moe_intermediate_size": {
+        "en": "each expert is as wide as the dense MLP that it copies",
+        "ru": "каждый эксперт той же ширины, что и плотный MLP, который он копирует",
+    },
+    "copies_intermediate_size": {
+        "en": "no dense MLP is left: its width is that of each expert",
+        "ru": "плотных MLP не остаётся: их ширина — это ширина каждого эксперта",
+    },
+    "copies_shared_expert_intermediate_size": {
+        "en": "this family always has an expert that every token passes: a narrow one that adds "
+        "nothing (down projection zero) until it is trained",
+        "ru": "в этом семействе всегда есть эксперт, через которого проходит каждый токен: узкий, "
+        "до обучения он ничего не добавляет (down — нули)",
+    },
     "router_aux_loss_coef": {
         "en": "acts only in training, and only with output_router_logits; it balances the load, "
         "it adds no diversity at inference",
@@ -226,11 +336,13 @@ PHRASES: dict[str, Phrase] = {
     "chart_cache": {"en": "KV cache", "ru": "KV-кэш"},
     "template_fields": {
         "en": "Take the # off a line and change its value: a number, or a factor of the base's "
-        "such as x1.5; or write {{value: …, reason: …, apply: …}}. Remove the {{}} at the end "
-        "then.",
+        "such as x1.5; or write {{value: …, reason: …, apply: …}}.",
         "ru": "Уберите # перед строкой и измените значение: число или множитель исходного, "
-        "например x1.5; или напишите {{value: …, reason: …, apply: …}}. Тогда уберите {{}} в "
-        "конце.",
+        "например x1.5; или напишите {{value: …, reason: …, apply: …}}.",
+    },
+    "template_empty": {
+        "en": "Then remove the {{}} at the end.",
+        "ru": "Тогда уберите {{}} в конце.",
     },
     "recipe_written": {
         "en": "{path}: see it with veche plan {path}",

@@ -109,7 +109,7 @@ class BuildPlan:
         allow_lossy: whether the owner agreed to fields that change answers.
         fields: every field of the family, in the order of presentation.
         conflicts: what must be chosen before a build.
-        operations: names of the surgical operations, in order.
+        operations: names of the surgical operations, in order; those of other packages come last.
         before: costs of the base model.
         after: costs of the target.
         base_config: the base's config.json.
@@ -141,7 +141,7 @@ class BuildPlan:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The surgical operations, each with the model before and after it."""
+        """The operations that its fields need, in order, each with the model before and after."""
         return steps_of(self.base_spec, self.target_spec)
 
     @property
@@ -208,12 +208,18 @@ def _require_consistent(plan: BuildPlan, where: str) -> None:
     """Refuse a plan whose parts do not belong together: somebody changed it by hand.
 
     Raises:
-        RecipeError: its costs, or the sizes in its fields, are not those of its two configs.
+        RecipeError: its operations, its costs, or the sizes in its fields, are not those of its
+            two configs.
     """
     base, target = plan.base_spec, plan.target_spec
-    is_whole = costs_of(base) == plan.before and costs_of(target) == plan.after
+    is_whole = (
+        costs_of(base) == plan.before
+        and costs_of(target) == plan.after
+        and plan.operations[: len(plan.steps)] == tuple(step.operation for step in plan.steps)
+    )
     for change in plan.fields:
-        if change.is_applied and isinstance(change.target, int) and hasattr(target, change.name):
+        is_size = isinstance(change.target, int) and change.effect is not Effect.INERT
+        if change.is_applied and is_size and hasattr(target, change.name):
             is_whole = is_whole and getattr(target, change.name) == change.target
     if not is_whole:
         raise RecipeError(

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from veche.core.errors import OutputError, VecheError
-from veche.core.files import read_json_object, write_json, write_text
+from veche.core.files import read_json_object, write_json, write_together
+from veche.core.json_text import json_text
 from veche.core.language import Language
 from veche.planning.html_page import plan_html
 from veche.planning.markdown_page import plan_markdown
@@ -25,11 +26,13 @@ def write_plan(plan: BuildPlan, path: Path, language: Language) -> list[Path]:
         return [path]
     plan.require_buildable()
     _require_plan_folder(path)
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "config.json", plan.target_config)
-    write_json(path / "plan.json", plan.as_dict())
-    write_text(path / "plan.md", plan_markdown(plan, language))
-    write_text(path / "plan.html", plan_html(plan, language))
+    texts = {
+        "config.json": json_text(plan.target_config),
+        "plan.json": json_text(plan.as_dict()),
+        "plan.md": plan_markdown(plan, language),
+        "plan.html": plan_html(plan, language),
+    }
+    write_together({path / name: text for name, text in texts.items()})
     return [path / name for name in NAMES]
 
 

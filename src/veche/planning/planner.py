@@ -1,26 +1,58 @@
 """Recipe + base config → BuildPlan."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from veche.checkpoint.config import require_unquantised, spec_of
+from veche.checkpoint.config import spec_of
 from veche.checkpoint.edit import edited, key_of
-from veche.checkpoint.families import QkNorm
+from veche.checkpoint.layers import deepened
 from veche.checkpoint.spec import ModelSpec
-from veche.core.errors import RecipeError, UnsupportedError
+from veche.core.errors import RecipeError
 from veche.core.language import Language
 from veche.planning.accounting import costs_of
 from veche.planning.bases import load_base
 from veche.planning.conflicts import find_conflicts, resolve_rope_length
-from veche.planning.effects import Case, judge
-from veche.planning.fields import FIELDS, value_of
-from veche.planning.heads import is_feasible, nearest_feasible
+from veche.planning.effects import judge, judge_copies, judge_follower
+from veche.planning.feasibility import FEASIBLE, require_feasible_heads
+from veche.planning.fields import FIELDS
 from veche.planning.phrases import phrase
 from veche.planning.plan import BuildPlan, Effect, FieldChange
 from veche.planning.recipe import FieldWish, Recipe, resolve_value
+from veche.planning.start import Start, require_deepenable, start_of
+from veche.planning.steps import steps_of
+from veche.planning.verdict import Case, Verdict
+from veche.plugins.registry import require_known
 
 _ABSENT = FieldWish(value=None)
+_HEADS = ("num_attention_heads", "num_key_value_heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wishes:
+    """What a recipe means for a base, value by value.
+
+    Attributes:
+        recipe: in ModelSpec's names.
+        base: as it is.
+        start: where growth starts.
+        values: of the fields that the recipe names, and of those that follow from them.
+        followers: names of the latter that say something of each layer.
+        language: of the reasons.
+    """
+
+    recipe: Recipe
+    base: Start
+    start: Start
+    values: Mapping[str, Any]
+    followers: frozenset[str]
+    language: Language
+
+    def applied(self, name: str) -> Any:
+        """Return the value that the target will have."""
+        own = self.start.value(name)
+        is_applied = self.recipe.fields.get(name, _ABSENT).apply
+        return self.values.get(name, own) if is_applied else own
 
 
 def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
@@ -29,24 +61,23 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
     Raises:
         RecipeError: the recipe asks for what cannot be done.
         ConfigError: the base cannot be read.
+        UnsupportedError: nothing can be built from the base.
     """
-    base_config = load_base(recipe.base)
-    base = spec_of(base_config, where=recipe.base)
-    require_plannable(base_config, base, recipe.base)
-    recipe = _in_terms_of(base, recipe)
-    wanted = _wanted_values(recipe, base, base_config)
-    names = (*FIELDS, *(name for name in wanted if name not in FIELDS))
-    changes = tuple(
-        _field_change(name, recipe, base, base_config, wanted, language) for name in names
-    )
-    target_config = edited(
-        base_config,
-        {c.name: c.target for c in changes if c.is_applied and c.effect is not Effect.UNCHANGED},
-    )
-    _require_feasible_heads(base, {c.name: c.target if c.is_applied else c.base for c in changes})
+    config = load_base(recipe.base)
+    base = Start(config=config, spec=spec_of(config, where=recipe.base))
+    wishes = _wishes(recipe, base, language)
+    changes = tuple(_field_change(name, wishes) for name in _names(wishes))
+    _require_feasible_heads(wishes)
+    applied = {c.name: c.target for c in changes if c.is_applied and c.base != c.target}
+    target_config = edited(config, applied)
     target = spec_of(target_config, where=f"target of recipe {recipe.name!r}")
+    _require_feasible(base.spec, target, target_config, recipe.base)
     conflicts = find_conflicts(
-        recipe, changes, (base, target), (base_config, target_config), language
+        wishes.recipe,
+        changes,
+        (wishes.start.spec, target),
+        (wishes.start.config, target_config),
+        language,
     )
     return BuildPlan(
         recipe=recipe.name,
@@ -58,29 +89,27 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
             changes, {f: c.field_reason or c.reason for c in conflicts for f in c.fields}
         ),
         conflicts=conflicts,
-        operations=_operations(base, target),
-        before=costs_of(base),
+        operations=_operations(base.spec, target, recipe),
+        before=costs_of(base.spec),
         after=costs_of(target),
-        base_config=base_config,
+        base_config=config,
         target_config=target_config,
     )
 
 
-def require_plannable(config: dict[str, Any], spec: ModelSpec, name: str) -> None:
-    """Refuse a base that nothing can be built from.
-
-    Raises:
-        UnsupportedError: it has no experts, or its weights are quantised.
-    """
-    if not spec.is_moe:
-        can_be_carved = spec.model_type == "llama"
-        raise UnsupportedError(
-            f"{name} is a dense {spec.model_type} model: it has no experts to plan",
-            hint=f"carve it first: veche carve {name} --out carved"
-            if can_be_carved
-            else "plan a mixture of experts, or carve a dense llama model: veche carve --help",
-        )
-    require_unquantised(config, name)
+def _wishes(recipe: Recipe, base: Start, language: Language) -> _Wishes:
+    start = start_of(recipe, base)
+    recipe = _in_terms_of(start.spec, recipe)
+    values = _wanted_values(recipe, start)
+    followers = _followers(recipe, start, values)
+    return _Wishes(
+        recipe=recipe,
+        base=base,
+        start=start,
+        values={**values, **followers},
+        followers=frozenset(followers),
+        language=language,
+    )
 
 
 def _in_terms_of(base: ModelSpec, recipe: Recipe) -> Recipe:
@@ -101,61 +130,77 @@ def _in_terms_of(base: ModelSpec, recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"fields": fields})
 
 
-def _wanted_values(
-    recipe: Recipe, base: ModelSpec, base_config: Mapping[str, Any]
-) -> dict[str, Any]:
+def _wanted_values(recipe: Recipe, start: Start) -> dict[str, Any]:
     """Return the values that the recipe means, with its choice about rope carried out."""
     wanted = {
-        name: resolve_value(name, wish.value, _base_value(name, base, base_config))
+        name: resolve_value(name, wish.value, start.value(name))
         for name, wish in recipe.fields.items()
     }
     applied = {name: value for name, value in wanted.items() if recipe.fields[name].apply}
     rope = {
-        name: applied.get(name, value_of(base, name))
+        name: applied.get(name, start.value(name))
         for name in ("rope_scaling", "max_position_embeddings")
     }
     return {**wanted, **resolve_rope_length(recipe, rope)}
 
 
-def _base_value(name: str, base: ModelSpec, base_config: Mapping[str, Any]) -> Any:
-    return value_of(base, name) if name in FIELDS else base_config.get(name)
+def _followers(recipe: Recipe, start: Start, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys that say something of each layer, as a deeper model needs them."""
+    wish = recipe.fields.get("num_hidden_layers", _ABSENT)
+    if "num_hidden_layers" not in values or not wish.apply:
+        return {}
+    found = deepened(start.config, values["num_hidden_layers"])
+    return {
+        key: value
+        for key, value in found.items()
+        if key not in values or values[key] == start.value(key)
+    }
 
 
-def _field_change(
-    name: str,
-    recipe: Recipe,
-    base: ModelSpec,
-    base_config: Mapping[str, Any],
-    wanted: Mapping[str, Any],
-    language: Language,
-) -> FieldChange:
-    wish = recipe.fields.get(name, _ABSENT)
-    before = _base_value(name, base, base_config)
+def _names(wishes: _Wishes) -> list[str]:
+    """Return every field that the plan tells of, in the order of presentation."""
+    head = ["model_type"] if wishes.start is not wishes.base else []
+    return list(dict.fromkeys([*head, *FIELDS, *wishes.values]))
+
+
+def _field_change(name: str, wishes: _Wishes) -> FieldChange:
+    wish = wishes.recipe.fields.get(name, _ABSENT)
+    before = wishes.start.value(name)
     case = Case(
         name=name,
-        key=key_of(name, base_config, base.family),
+        key=key_of(name, wishes.start.config, wishes.start.spec.family),
         before=before,
-        after=wanted.get(name, before),
-        base=base,
-        mode=recipe.mode,
-        language=language,
+        after=wishes.values.get(name, before),
+        base=wishes.start.spec,
+        mode=wishes.recipe.mode,
+        language=wishes.language,
+        num_experts=wishes.applied("num_experts"),
+        is_chosen=name in wishes.recipe.fields and wish.apply,
     )
-    verdict = judge(case)
+    verdict = _verdict(case, wishes)
     reason = verdict.reason
     if not wish.apply:
-        reason += f" ({phrase('not_applied', language)})"
+        reason += f" ({phrase('not_applied', wishes.language)})"
     return FieldChange(
         name=name,
-        base=before,
+        base=wishes.base.value(name),
         target=case.after,
         effect=verdict.effect,
         reason=reason,
         is_lossy=verdict.is_lossy,
         is_applied=wish.apply,
-        wish=wish.reason_in(language),
+        wish=wish.reason_in(wishes.language),
         instead_of=wish.instead_of,
         read_by=case.fact.sources if case.fact else (),
     )
+
+
+def _verdict(case: Case, wishes: _Wishes) -> Verdict:
+    if case.name in wishes.followers:
+        return judge_follower(case)
+    verdict = judge(case)
+    is_new = wishes.base.value(case.name) != case.before
+    return judge_copies(case) if is_new and verdict.effect is Effect.UNCHANGED else verdict
 
 
 def _mark_conflicts(
@@ -174,41 +219,36 @@ def _mark_conflicts(
     )
 
 
-def _require_feasible_heads(base: ModelSpec, target: dict[str, Any]) -> None:
-    pair = (base.num_attention_heads, base.num_key_value_heads)
-    new = (target["num_attention_heads"], target["num_key_value_heads"])
-    if new == pair:
-        return
-    if base.family.qk_norm is QkNorm.FLAT:
-        raise UnsupportedError(
-            f"{base.model_type} normalises all heads together: adding heads changes the function",
-            hint="leave num_attention_heads and num_key_value_heads as they are",
-        )
-    if not is_feasible(*pair, *new):
-        ways = nearest_feasible(*pair, *new)
-        raise RecipeError(
-            f"{pair[0]} query heads on {pair[1]} key/value heads cannot become {new[0]} on "
-            f"{new[1]} exactly: every old head must keep a copy of the key/value head it reads",
-            hint="those that can, the nearest first: "
-            + "; or ".join(
-                f"--set num_attention_heads={q} --set num_key_value_heads={kv}" for q, kv in ways
-            ),
-        )
+def _require_feasible_heads(wishes: _Wishes) -> None:
+    """Judge both kinds of heads together, before a config.json is made of what cannot be."""
+    start, heads = wishes.start.spec, {name: wishes.applied(name) for name in _HEADS}
+    after = replace(start, **heads)
+    if after != start:
+        require_feasible_heads(start, after)
 
 
-def _operations(base: ModelSpec, target: ModelSpec) -> tuple[str, ...]:
-    """Name the operations that lead from one spec to the other, in the order of execution."""
-    heads_change = (base.num_attention_heads, base.num_key_value_heads) != (
-        target.num_attention_heads,
-        target.num_key_value_heads,
-    )
-    width_changes = base.moe_intermediate_size != target.moe_intermediate_size
-    gain_changes = (
-        base.has_equal_routing_weights and base.num_experts_per_tok != target.num_experts_per_tok
-    )
-    needed = {
-        "attention_heads": heads_change,
-        "expert_width": width_changes,
-        "expert_gain": gain_changes,
-    }
-    return tuple(name for name, is_needed in needed.items() if is_needed)
+def _require_feasible(
+    base: ModelSpec, target: ModelSpec, target_config: Mapping[str, Any], name: str
+) -> None:
+    """Ask every operation that leads to the target whether it can."""
+    if target.num_hidden_layers != base.num_hidden_layers:
+        require_deepenable(target_config, name)
+    for step in steps_of(base, target):
+        FEASIBLE[step.operation](step.before, step.after)
+
+
+def _operations(base: ModelSpec, target: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """Return the operations that the fields need, then those that the recipe names.
+
+    Raises:
+        UnsupportedError: no installed package brings one of them.
+        RecipeError: one is veche's own, which follows from fields.
+    """
+    for name in recipe.operations:
+        if name in FEASIBLE:
+            raise RecipeError(
+                f"operations: {name} follows from the fields of the recipe",
+                hint="leave it out of `operations`, and set the field that needs it",
+            )
+        require_known("operations", name)
+    return (*(step.operation for step in steps_of(base, target)), *recipe.operations)

@@ -14,9 +14,10 @@ from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_ch
 from veche.checkpoint.writer import TensorOut, write_index
 from veche.core.errors import DiskError
 from veche.core.files import require_empty, sha256_of, write_json, write_text
+from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
-from veche.planning.plan import BuildPlan
+from veche.planning.plan import BuildPlan, read_plan
 from veche.surgery.grow import grown_by_source, require_same_base
 from veche.surgery.growth_record import growth_record
 from veche.surgery.model_card import model_card
@@ -96,7 +97,7 @@ def build(
     made = grown_by_source(plan, checkpoint)
     jobs = _jobs(target, checkpoint, made, plan)
     num_resumed = len(jobs)
-    if not (resume and finish_if_done(target, key)):
+    if not (resume and (finish_if_done(target, key) or _is_built(target, plan, jobs))):
         require_empty(target, advice="choose another folder, or remove this one first")
         with workshop(target, key, resume=resume, discard_stale=discard_stale) as folder:
             jobs = _jobs(folder, checkpoint, made, plan)
@@ -110,6 +111,12 @@ def build(
         num_bytes=sum(job.num_bytes for job in jobs),
         num_resumed_shards=num_resumed,
     )
+
+
+def _is_built(target: Path, plan: BuildPlan, jobs: tuple[ShardJob, ...]) -> bool:
+    """Whether `target` is what this build made before: then there is nothing to resume."""
+    own = (target / PLAN_NAME, target / "config.json", *(job.path for job in jobs))
+    return all(file.is_file() for file in own) and read_plan(target / PLAN_NAME) == plan
 
 
 def _jobs(
@@ -170,20 +177,26 @@ def _write_companions(
     if [job.path.name for job in jobs] != [SINGLE_NAME]:
         weight_map = {tensor.name: job.path.name for job in jobs for tensor in job.tensors}
         write_index(folder / INDEX_NAME, weight_map, sum(job.num_bytes for job in jobs))
-    _write_hashes(folder, checkpoint, hashes)
-    write_json(folder / "config.json", _target_config(plan, checkpoint.config))
+    config = json_text(_target_config(plan, checkpoint.config))
+    _write_hashes(folder, checkpoint, hashes, config)
+    write_text(folder / "config.json", config)
 
 
-def _write_hashes(folder: Path, checkpoint: Checkpoint, hashes: Mapping[str, ShardHashes]) -> None:
-    """Write what `veche verify --hashes` compares with; config.json is told by the plan."""
+def _write_hashes(
+    folder: Path, checkpoint: Checkpoint, hashes: Mapping[str, ShardHashes], config: str
+) -> None:
+    """Write what `veche verify --hashes` compares with; config.json is yet to come."""
     files = {
         file.name: hashes[file.name].path if file.name in hashes else sha256_of(file)
         for file in sorted(folder.iterdir())
-        if not file.name.startswith(".") and file.name != CARD_NAME
+        if not file.name.startswith(".") and file.name not in (CARD_NAME, HASHES_NAME)
     }
+    files["config.json"] = hashlib.sha256(config.encode()).hexdigest()
     sources = {name: pair.source for name, pair in sorted(hashes.items())}
     sources["config.json"] = sha256_of(checkpoint.folder / "config.json")
-    write_json(folder / HASHES_NAME, {"schema": 1, "source": sources, "files": files})
+    write_json(
+        folder / HASHES_NAME, {"schema": 1, "source": sources, "files": dict(sorted(files.items()))}
+    )
 
 
 def _target_config(plan: BuildPlan, source: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from veche.core.errors import OutputError
-from veche.core.files import PARTIAL_SUFFIX, disk_error, read_json_object, sync_folder, write_json
+from veche.core.files import (
+    PARTIAL_SUFFIX,
+    disk_error,
+    read_json_object,
+    remove_partials,
+    sync_folder,
+    write_json,
+)
 
 JOURNAL_NAME = ".veche_journal.json"
 _LOCK_NAME = ".veche_lock"
@@ -81,6 +88,7 @@ def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> 
     journal = folder / JOURNAL_NAME
     if not journal.is_file():
         _refuse_strangers(folder)
+        remove_partials(folder)
         return
     if not resume:
         raise OutputError(

@@ -213,7 +213,7 @@ class TestRefusals:
     @pytest.mark.parametrize("bias", ["attention_bias", "mlp_bias"])
     def test_biases(self, copy, tmp_path, bias):
         _edit_config(copy, **{bias: True})
-        with pytest.raises(UnsupportedError, match="bias"):
+        with pytest.raises(InputError, match="bias"):
             _carve(copy, tmp_path / "out")
 
     def test_float16(self, copy, tmp_path):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
+from veche.planning.feasibility import FEASIBLE
 from veche.planning.heads import HeadLayout, head_layout
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows, gathered, standard_deviation
 from veche.surgery.operations.operation import Growth, Operation
@@ -142,6 +143,7 @@ ATTENTION_HEADS = Operation(
     ),
     reference_url="https://arxiv.org/abs/2305.13245",
     feasibility="n_kv·⌈G / G'⌉ ≤ n_kv', where G = n_q / n_kv; not where all heads share one norm",
+    require_feasible=FEASIBLE["attention_heads"],
     transforms={
         TensorKind.Q: _queries,
         TensorKind.Q_BIAS: _queries,

@@ -6,6 +6,7 @@ from typing import Any
 
 from veche.checkpoint.families import TensorKind, TensorRole
 from veche.planning.depth import LayerPlace, layer_layout
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import LazyTensor, zeros_like
 from veche.surgery.operations.operation import Growth, Operation
 
@@ -60,6 +61,7 @@ DEPTH = Operation(
     ),
     reference_url="https://arxiv.org/abs/2401.02415",
     feasibility="any larger number of layers",
+    require_feasible=FEASIBLE["depth"],
     transforms=dict.fromkeys(_OUTPUTS, _silenced),
     places=_places,
     record=_record,

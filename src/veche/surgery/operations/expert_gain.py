@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows
 from veche.surgery.operations.operation import Growth, Operation
 
@@ -38,6 +39,7 @@ EXPERT_GAIN = Operation(
     law="Σ over k' experts of (1/k')·(k'/k)·f = Σ over k' experts of (1/k)·f",
     reference_url="https://arxiv.org/abs/2502.04416",
     feasibility="carved checkpoints, whose routing weights are equal",
+    require_feasible=FEASIBLE["expert_gain"],
     transforms={TensorKind.EXPERT_DOWN: _scaled, TensorKind.FUSED_DOWN: _scaled},
     record=_record,
 )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows, gathered
 from veche.surgery.operations.operation import Growth, Operation
 from veche.surgery.operations.randomness import split_in_two, words
@@ -103,6 +104,7 @@ EXPERTS = Operation(
     ),
     reference_url="https://arxiv.org/abs/2212.05055",
     feasibility="a whole multiple of the experts, with the same multiple of top-k",
+    require_feasible=FEASIBLE["experts"],
     transforms={
         TensorKind.EXPERT_DOWN: _down,
         TensorKind.FUSED_GATE_UP: _repeated,

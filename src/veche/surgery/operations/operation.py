@@ -6,6 +6,7 @@ from typing import Any
 
 from veche.checkpoint.families import TensorKind, TensorRole
 from veche.checkpoint.spec import ModelSpec
+from veche.planning.feasibility import Rule
 from veche.planning.plan import Mode
 from veche.surgery.operations.lazy import LazyTensor
 
@@ -51,7 +52,8 @@ class Operation:
         name: as it stands in a plan.
         law: why the function stays the same, or how it changes.
         reference_url: where the operation comes from.
-        feasibility: when it can be done exactly; planning/feasibility.py checks it.
+        feasibility: when it can be done exactly, in words.
+        require_feasible: refuses what cannot be done, given the model before and after.
         transforms: what is done to each kind of tensor; the others pass unchanged.
         places: which tensors are made of one; by default the same.
         record: what is new in the target.
@@ -61,6 +63,7 @@ class Operation:
     law: str
     reference_url: str
     feasibility: str
+    require_feasible: Rule
     transforms: Mapping[TensorKind, Transform]
     record: Record
     places: Places = stays

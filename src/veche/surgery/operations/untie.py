@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from veche.checkpoint.families import TensorKind, TensorRole
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.operation import Growth, Operation
 
 _LM_HEAD = TensorRole(kind=TensorKind.LM_HEAD, template="lm_head.weight")
@@ -25,6 +26,7 @@ UNTIE = Operation(
     law="lm_head = embedding gives the logits that the tied model gives",
     reference_url="https://arxiv.org/abs/1608.05859",
     feasibility="embedding and output are tied",
+    require_feasible=FEASIBLE["untie"],
     transforms={},
     places=_places,
     record=_record,

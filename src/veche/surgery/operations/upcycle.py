@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from veche.checkpoint.families import TensorKind, TensorRole, moe_role
+from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows, standard_deviation, zeros
 from veche.surgery.operations.operation import Growth, Operation
 from veche.surgery.operations.randomness import gaussian, words
@@ -87,6 +88,7 @@ UPCYCLE = Operation(
     law="the weights of the chosen experts add up to one, so identical experts give what one gave",
     reference_url="https://arxiv.org/abs/2212.05055",
     feasibility="llama → mixtral, qwen2 → qwen2_moe, qwen3 → qwen3_moe; no biases in the MLP",
+    require_feasible=FEASIBLE["upcycle"],
     transforms={
         TensorKind.ROUTER: _router,
         TensorKind.SHARED_GATE: _shared_input,
