@@ -23,7 +23,7 @@ from torch import Tensor
 
 from veche import __version__
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
-from veche.core.errors import InputError
+from veche.core.errors import InputError, OutputError
 from veche.core.files import PARTIAL_SUFFIX, require_empty
 from veche.core.progress import Progress, Silent
 from veche.surgery.carving.calibration import calibration_text, heldout_text
@@ -144,18 +144,7 @@ def carve(
     require_empty(target, advice="choose another folder, or remove this one first")
     tokens_WT = _calibration_tokens(checkpoint, text, settings.calibration_tokens)
     with _cleared_on_error(target, key) as folder:
-        layers = fit_layers(
-            load_model(source),
-            tokens_WT,
-            Division(
-                num_experts=settings.num_experts,
-                top_k=settings.fit_top_k,
-                num_shared=shared_units(checkpoint.spec, settings.num_experts),
-            ),
-            is_refitted=settings.refit,
-            seed=settings.seed,
-            progress=progress,
-        )
+        layers = _fit(checkpoint, tokens_WT, settings, progress)
         write_carved(folder, checkpoint, layers, top_k=settings.top_k, note=_note(settings))
         equality = _check(checkpoint, folder, layers, settings, progress)
     return CarveReport(
@@ -166,6 +155,24 @@ def carve(
         hit_rate=tuple(layer.hit_rate for layer in layers),
         equality=equality,
         seconds=time.perf_counter() - started,
+    )
+
+
+def _fit(
+    checkpoint: Checkpoint, tokens_WT: Tensor, settings: CarveSettings, progress: Progress
+) -> list[CarvedLayer]:
+    division = Division(
+        num_experts=settings.num_experts,
+        top_k=settings.fit_top_k,
+        num_shared=shared_units(checkpoint.spec, settings.num_experts),
+    )
+    return fit_layers(
+        load_model(checkpoint.folder),
+        tokens_WT,
+        division,
+        is_refitted=settings.refit,
+        seed=settings.seed,
+        progress=progress,
     )
 
 
@@ -226,17 +233,18 @@ def _note(settings: CarveSettings) -> dict[str, Any]:
 def _cleared_on_error(target: Path, key: str) -> Iterator[Path]:
     """Yield a folder to work in; it becomes `target` when the block succeeds, else it goes.
 
-    NOTE: nothing is removed before the workshop has let us in, and it lets nobody into a folder
-    that holds what is not veche's, or an interrupted work of another key.
+    NOTE: nothing is removed that was there before the workshop let us in, and it lets nobody into
+    a folder that holds what is not veche's, or an interrupted work of another key.
     """
-    is_ours = False
+    folder = target.with_name(target.name + PARTIAL_SUFFIX)
+    is_ours = not folder.exists()
     try:
         with workshop(target, key, resume=True, discard_stale=False) as folder:
             is_ours = True
             yield folder
-    except BaseException:
-        if is_ours:
-            shutil.rmtree(target.with_name(target.name + PARTIAL_SUFFIX), ignore_errors=True)
+    except BaseException as error:
+        if is_ours and not isinstance(error, OutputError):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
