@@ -34,11 +34,10 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DiskError: the disk is full or refuses the write; the partial file is removed.
     """
-    partial = path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,6 +49,11 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """Return a name beside `path` for it to have until it is whole: hidden, and nobody else's."""
+    return path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
 
 
 def remove_partials(folder: Path) -> None:

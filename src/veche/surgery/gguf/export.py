@@ -16,7 +16,7 @@ import gguf
 
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
 from veche.core.errors import CheckpointError, FailureError, InputError, OutputError
-from veche.core.files import PARTIAL_SUFFIX, atomic_writer, disk_error
+from veche.core.files import PARTIAL_SUFFIX, atomic_writer, disk_error, sync_folder
 from veche.core.peak_memory import peak_memory_bytes
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
@@ -108,12 +108,12 @@ def export_gguf(
     tensors = plan_tensors(checkpoint, first)
     writer = _writer(checkpoint, tensors, vocabulary, first)
     _require_shapes(checkpoint, tensors, writer)
-    if tool is None:
-        check = _write(target, writer, tensors, progress)
-    else:
-        with _intermediate(target) as whole:
-            _write(whole, writer, tensors, progress)
-            check = _quantized(tool, whole, target, kind, tensors, progress)
+    with _unfinished(target) as (whole, partial):
+        check = _write(whole if tool else partial, writer, tensors, progress)
+        if tool:
+            check = _quantized(tool, whole, partial, kind, tensors, progress)
+        partial.replace(target)
+        sync_folder(target.parent)
     return ExportReport(
         target=str(target),
         architecture=writer.arch,
@@ -187,21 +187,36 @@ def _require_shapes(checkpoint: Checkpoint, tensors: tuple[GgufTensor, ...], wri
         )
 
 
+@contextmanager
+def _unfinished(target: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield names beside `target` for the 16-bit values, if any, and for the result.
+
+    Neither is left, whatever happens.
+    """
+    names = [target.with_name(target.name + ending) for ending in (_INTERMEDIATE, PARTIAL_SUFFIX)]
+    try:
+        yield names[0], names[1]
+    except OSError as error:
+        raise disk_error(error, target) from error
+    finally:
+        for name in names:
+            name.unlink(missing_ok=True)
+
+
 def _write(
     target: Path, writer: Any, tensors: tuple[GgufTensor, ...], progress: Progress
 ) -> FileCheck:
     total = sum(map(num_bytes, tensors))
     with atomic_writer(target) as file:
         _write_header(file, writer)
-        with progress.task(f"write {target.name} ({format_bytes(total)})", total) as advance:
+        with progress.task(f"write {format_bytes(total)}", total) as advance:
             for tensor in tensors:
                 for chunk in encoded(tensor):
                     file.write(chunk)
                     advance(len(chunk))
                 file.write(bytes(-num_bytes(tensor) % writer.data_alignment))
-        file.flush()
-        with progress.task(f"check {target.name}"):
-            return check_file(Path(file.name), tensors, is_exact_type=True)
+    with progress.task("check"):
+        return check_file(target, tensors, is_exact_type=True)
 
 
 def _write_header(file: IO[bytes], writer: Any) -> None:
@@ -220,40 +235,23 @@ def _write_header(file: IO[bytes], writer: Any) -> None:
     file.write(bytes(-file.tell() % writer.data_alignment))
 
 
-@contextmanager
-def _intermediate(target: Path) -> Iterator[Path]:
-    """Yield a file beside `target` for the 16-bit values, and remove it whatever happens."""
-    whole = target.with_name(target.name + _INTERMEDIATE)
-    try:
-        yield whole
-    finally:
-        whole.unlink(missing_ok=True)
-
-
 def _quantized(
     tool: Path,
     whole: Path,
-    target: Path,
+    partial: Path,
     kind: str,
     tensors: tuple[GgufTensor, ...],
     progress: Progress,
 ) -> FileCheck:
-    partial = target.with_name(target.name + PARTIAL_SUFFIX)
+    partial.unlink(missing_ok=True)
     try:
         with progress.task(f"{tool.name} {kind}"):
             quantize(tool, whole, partial, kind)
-        with progress.task(f"check {target.name}"):
-            check = check_file(partial, tensors, is_exact_type=False)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
     except FailureError:
-        if shutil.disk_usage(target.parent).free < _FULL_BYTES:
-            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            raise disk_error(full, target) from None
+        if shutil.disk_usage(partial.parent).free < _FULL_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise
-    except OSError as error:
-        raise disk_error(error, target) from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return check
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    with progress.task("check"):
+        return check_file(partial, tensors, is_exact_type=False)

@@ -1,7 +1,7 @@
 """Source tensors → the tensors of a GGUF file: names, shapes, types, and where the rows lie."""
 
 from collections import defaultdict
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -118,7 +118,6 @@ def plan_tensors(checkpoint: Checkpoint, weight_type: str) -> tuple[GgufTensor, 
         for name, piece in _pieces(info, spec):
             pieces[name].append(piece)
     tensors = [_tensor(name, found, spec, weight_type) for name, found in pieces.items()]
-    _require_output(checkpoint, pieces)
     tensors += _repeated_output(tensors, spec)
     if spec.rope.rope_type == "llama3":
         factors = llama3_frequency_factors(spec, checkpoint.config)
@@ -218,16 +217,6 @@ def _type(name: str, shape: tuple[int, ...], weight_type: str) -> str:
     if weight_type == "Q8_0" and shape[-1] % 32:
         return "F16"
     return weight_type
-
-
-def _require_output(checkpoint: Checkpoint, names: Container[str]) -> None:
-    """Refuse an untied model without its output: llama.cpp would take the embedding for it."""
-    if not checkpoint.spec.tie_word_embeddings and "output.weight" not in names:
-        raise CheckpointError(
-            f"{checkpoint.folder} has no lm_head.weight, and its config.json does not tie it to "
-            "the embedding",
-            hint="fetch the missing shard; or set tie_word_embeddings to true, if it is so",
-        )
 
 
 def _repeated_output(tensors: list[GgufTensor], spec: ModelSpec) -> list[GgufTensor]:
