@@ -35,6 +35,9 @@ _CLOSED = InputError(
     "the standard output is closed, so there is nowhere to write results to",
     hint="where nobody is to read them: veche … > /dev/null",
 )
+_NO_MEMORY = FailureError(
+    "the memory is not enough for this", hint="close other programs, or see ulimit -v"
+)
 _USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 """click's UsageError, from click itself or from the copy that newer versions of typer carry."""
 
@@ -114,6 +117,9 @@ def main(arguments: list[str]) -> int:
         return StoppedError.exit_code
     except BrokenPipeError:
         return 0
+    except MemoryError:
+        _report(_NO_MEMORY, as_json=as_json)
+        return _NO_MEMORY.exit_code
     except OSError as error:
         is_about_a_file = error.filename is not None  # else stdout itself may be what failed
         is_input = error.errno == errno.ENAMETOOLONG

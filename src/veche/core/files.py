@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +19,8 @@ PARTIAL_SUFFIX = ".partial"
 MAX_JSON_BYTES = 32 << 20
 """The longest JSON file that is read: the index of 200,000 tensors has about 20 MB."""
 _CHUNK_BYTES = 8 << 20
+_MAX_NAME_BYTES = 255
+_PARTIAL = re.compile(rf"\..*\.[0-9a-f]{{16}}{re.escape(PARTIAL_SUFFIX)}", re.DOTALL)
 _NAME_LETTERS = 48
 """Of the final name in a temporary one: file names have at most 255 bytes."""
 
@@ -56,10 +59,16 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
 
 
+def is_partial(file: Path) -> bool:
+    """Whether a file has a name as `partial_of` gives; a user's x.partial has not."""
+    is_named = _PARTIAL.fullmatch(file.name) is not None
+    return is_named and (file.is_symlink() or file.is_file())
+
+
 def remove_partials(folder: Path) -> None:
     """Remove what killed writers left in `folder`; only for one who alone may write there."""
-    for file in folder.glob(f".*{PARTIAL_SUFFIX}"):
-        if file.is_symlink() or file.is_file():
+    for file in folder.iterdir():
+        if is_partial(file):
             file.unlink()
 
 
@@ -186,12 +195,36 @@ def require_empty(folder: Path, *, advice: str) -> None:
     """Refuse a target folder that already holds something.
 
     Raises:
-        OutputError: `folder` is a file, or a folder with anything in it.
+        OutputError: `folder` is something else than a folder, cannot be one, or holds anything.
     """
-    if folder.is_file():
-        raise OutputError(f"{folder} is a file, not a folder", hint="choose another folder")
+    _require_possible(folder)
+    if folder.is_symlink():
+        raise OutputError(
+            f"{folder} is a symlink, and the finished folder takes the name itself",
+            hint=f"name the place that it leads to: {folder.resolve()}",
+        )
+    if folder.is_dir() and folder.samefile(Path.cwd()):
+        raise OutputError(
+            f"{folder} is the working folder, which cannot be replaced", hint="name a new folder"
+        )
     if folder.is_dir() and any(folder.iterdir()):
         raise OutputError(f"{folder} is not empty, and veche overwrites nothing", hint=advice)
+
+
+def _require_possible(folder: Path) -> None:
+    """Refuse a path that is no folder's, or leads through a file, or is longer than names are."""
+    try:
+        for place in (folder, *folder.parents):
+            if place.exists() and not place.is_dir():
+                raise OutputError(f"{place} is a file, not a folder", hint="choose another folder")
+            longest = len(os.fsencode(place.name + PARTIAL_SUFFIX))
+            if longest > _MAX_NAME_BYTES:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    except OSError as error:
+        raise OutputError(
+            f"{str(folder)[:200]!r} cannot be a folder: {error.strerror}",
+            hint=f"a name has at most {_MAX_NAME_BYTES - len(PARTIAL_SUFFIX)} bytes",
+        ) from error
 
 
 def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> str:
@@ -210,6 +243,15 @@ def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> st
     return digest.hexdigest()
 
 
+_HINTS = {
+    errno.EFBIG: "files may not be so large here: see ulimit -f, or choose another disk",
+    errno.EMFILE: "this shell may open too few files: ulimit -n 1024",
+    errno.EROFS: "choose a place on a disk that can be written to",
+    errno.EACCES: "choose a place where you may write",
+    errno.EPERM: "choose a place where you may write",
+}
+
+
 def disk_error(error: OSError, path: Path) -> DiskError:
     """Say in one sentence what the operating system refused."""
     if error.errno == errno.ENOSPC:
@@ -217,7 +259,10 @@ def disk_error(error: OSError, path: Path) -> DiskError:
             f"the disk is full: {path} could not be written",
             hint="free some space, then run the same command again",
         )
-    return DiskError(f"{path} could not be written: {error.strerror or error}")
+    return DiskError(
+        f"{path} could not be written: {error.strerror or error}",
+        hint=_HINTS.get(error.errno or 0, ""),
+    )
 
 
 def _remove(partial: Path) -> None:

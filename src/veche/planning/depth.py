@@ -1,6 +1,7 @@
 """Where new layers go when a model gets deeper."""
 
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 
 from veche.checkpoint.layers import dense_rule, layer_sources
@@ -20,6 +21,7 @@ class LayerPlace:
     is_new: bool
 
 
+@cache
 def layer_layout(num_layers: int, new_layers: int) -> tuple[LayerPlace, ...]:
     """Place the old layers among the new ones, in order, with copies spread evenly.
 

@@ -16,7 +16,7 @@ def plan_markdown(plan: BuildPlan, language: Language) -> str:
     def say(key: str, **values: object) -> str:
         return phrase(key, language, **values)
 
-    parts = [f"# {say('title', recipe=plan.recipe, base=plan.base)}"]
+    parts = [f"# {_one_line(say('title', recipe=plan.recipe, base=plan.base))}"]
     parts += [_conflicts(plan, language)] if plan.conflicts else []
     head = [say(f"col_{key}") for key in ("field", "values", "class", "reason", "wish")]
     rows = field_rows(plan, language)
@@ -77,4 +77,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _one_line(text).replace("|", "\\|")
+
+
+def _one_line(text: str) -> str:
+    """Return a text of somebody's that neither ends its line, drives a terminal, nor hides text."""
+    line = text.replace("\n", " ").replace("<!--", "&lt;!--")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)

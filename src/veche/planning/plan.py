@@ -16,6 +16,7 @@ from veche.planning.accounting import Costs, costs_of
 from veche.planning.steps import Step, steps_of
 
 SCHEMA = 1
+_SEEDS = 2**63
 Mode = Literal["zero", "split"]
 """How new units start: silent (`zero`), or as a share of an old one's work (`split`)."""
 
@@ -212,6 +213,11 @@ def _require_consistent(plan: BuildPlan, where: str) -> None:
             two configs.
     """
     base, target = plan.base_spec, plan.target_spec
+    if not 0 <= plan.seed < _SEEDS:
+        raise RecipeError(
+            f"{where} is damaged: seed {plan.seed} is not from 0 to {_SEEDS - 1}",
+            hint="make it again with: veche plan RECIPE --seed 0 --out plan.json",
+        )
     is_whole = (
         costs_of(base) == plan.before
         and costs_of(target) == plan.after

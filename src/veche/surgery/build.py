@@ -12,8 +12,8 @@ from typing import Any
 from veche import __version__
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
 from veche.checkpoint.writer import TensorOut, write_index
-from veche.core.errors import DiskError
-from veche.core.files import require_empty, sha256_of, write_json, write_text
+from veche.core.errors import CheckpointError, DiskError, RecipeError
+from veche.core.files import is_partial, require_empty, sha256_of, write_json, write_text
 from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
@@ -29,11 +29,12 @@ from veche.surgery.names import (
     SOURCE_CARD_NAME,
 )
 from veche.surgery.shards import ShardHashes, ShardJob, write_shards
-from veche.surgery.workshop import finish_if_done, workshop
+from veche.surgery.workshop import WORK_NAMES, finish_if_done, workshop
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".onnx", ".h5")
 _OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, SOURCE_CARD_NAME)
 _MOST_WORKERS = 4
+_COPY_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +95,7 @@ def build(
     checkpoint = open_checkpoint(source)
     require_same_base(plan, checkpoint)
     key = _key(plan, checkpoint)
+    _companions(source)
     made = grown_by_source(plan, checkpoint)
     jobs = _jobs(target, checkpoint, made, plan)
     num_resumed = len(jobs)
@@ -103,6 +105,7 @@ def build(
             jobs = _jobs(folder, checkpoint, made, plan)
             num_resumed = sum(job.path.is_file() for job in jobs)
             hashes = _write(folder, jobs, num_workers, progress or Silent())
+            _require_unchanged(checkpoint, plan, key)
             _write_companions(folder, checkpoint, plan, jobs, hashes)
     return BuildReport(
         target=str(target),
@@ -116,7 +119,12 @@ def build(
 def _is_built(target: Path, plan: BuildPlan, jobs: tuple[ShardJob, ...]) -> bool:
     """Whether `target` is what this build made before: then there is nothing to resume."""
     own = (target / PLAN_NAME, target / "config.json", *(job.path for job in jobs))
-    return all(file.is_file() for file in own) and read_plan(target / PLAN_NAME) == plan
+    if not all(file.is_file() for file in own):
+        return False
+    try:
+        return read_plan(target / PLAN_NAME) == plan
+    except RecipeError:  # damaged: it is not known what lies there
+        return False
 
 
 def _jobs(
@@ -149,6 +157,15 @@ def _write(
         return write_shards(jobs, num_workers=num_workers, advance=advance)
 
 
+def _require_unchanged(checkpoint: Checkpoint, plan: BuildPlan, key: str) -> None:
+    """Refuse to give its name to what was made of two versions of the source."""
+    if _key(plan, checkpoint) != key:
+        raise CheckpointError(
+            f"{checkpoint.folder} was changed while it was read, so what was made is of no use",
+            hint="remove the .partial folder, and build again when nothing writes to the source",
+        )
+
+
 def _require_space(folder: Path, num_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
@@ -167,10 +184,9 @@ def _write_companions(
     hashes: Mapping[str, ShardHashes],
 ) -> None:
     """Bring tokenizer, licence and the like, then what veche says, then index and config.json."""
-    for file in sorted(checkpoint.folder.iterdir()):
-        if file.is_file() and not file.name.endswith(_WEIGHTS) and file.name not in _OWN:
-            name = SOURCE_CARD_NAME if file.name == CARD_NAME else file.name
-            shutil.copyfile(file, folder / name)
+    for file in _companions(checkpoint.folder):
+        name = SOURCE_CARD_NAME if file.name == CARD_NAME else file.name
+        _copy(file, folder / name)
     write_json(folder / PLAN_NAME, plan.as_dict())
     write_json(folder / GROWTH_NAME, growth_record(plan))
     write_text(folder / CARD_NAME, model_card(plan, checkpoint.folder))
@@ -180,6 +196,38 @@ def _write_companions(
     config = json_text(_target_config(plan, checkpoint.config))
     _write_hashes(folder, checkpoint, hashes, config)
     write_text(folder / "config.json", config)
+
+
+def _companions(source: Path) -> list[Path]:
+    """Return the files that come along.
+
+    Raises:
+        CheckpointError: a name is not UTF-8, so that veche_hashes.json could not hold it.
+    """
+    files = [
+        file
+        for file in sorted(source.iterdir())
+        if file.is_file() and not file.name.endswith(_WEIGHTS) and not is_partial(file)
+    ]
+    for file in files:
+        if not file.name.isascii() and b"\\udc" in file.name.encode("ascii", "backslashreplace"):
+            raise CheckpointError(
+                f"{source} holds a file whose name is not UTF-8: {os.fsencode(file.name)!r}",
+                hint="rename it, or move it out of the folder",
+            )
+    return [file for file in files if file.name not in (*_OWN, *WORK_NAMES)]
+
+
+def _copy(file: Path, target: Path) -> None:
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise CheckpointError(
+            f"{file} cannot be read: {error.strerror}",
+            hint="it comes along with the model: make it readable, or move it out of the folder",
+        ) from error
+    with source, target.open("wb") as out:
+        shutil.copyfileobj(source, out, _COPY_BYTES)
 
 
 def _write_hashes(

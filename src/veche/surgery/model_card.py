@@ -4,12 +4,14 @@ Source of the header's keys: https://huggingface.co/docs/hub/model-cards, "Model
 """
 
 import re
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from veche import __version__
+from veche.core.files import open_regular
 from veche.planning.markdown_page import plan_markdown
 from veche.planning.plan import BuildPlan
 from veche.surgery.grow import steps_of_plan
@@ -19,6 +21,8 @@ VERIFICATION_MARK = "<!-- veche: verification -->"
 """Where `veche verify --card` puts its figures."""
 _CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_MAX_HUB_ID = 193
+_MAX_CARD_BYTES, _MAX_HEADER_LETTERS = 1 << 20, 1 << 18
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 
 
@@ -50,25 +54,38 @@ def model_card(plan: BuildPlan, source: Path) -> str:
 
 
 def front_matter(folder: Path) -> dict[str, Any]:
-    """Return the header of a folder's model card; empty where there is none that can be read."""
+    """Return the header of a folder's model card; empty where there is none that can be read.
+
+    NOTE: every value is a text, as it is written: BaseLoader makes no dates, no numbers, no objects
+    and not False of `language: no`.
+    """
     try:
-        match = _FRONT_MATTER.match((folder / CARD_NAME).read_text(encoding="utf-8"))
-        value = yaml.safe_load(match[1]) if match else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        with open_regular(folder / CARD_NAME) as file:
+            raw = file.read(_MAX_CARD_BYTES)
+        match = _FRONT_MATTER.match(raw.decode("utf-8-sig", errors="replace"))
+        is_short = match is not None and len(match[1]) <= _MAX_HEADER_LETTERS
+        value = yaml.load(match[1], yaml.BaseLoader) if match and is_short else None  # noqa: S506
+    except (OSError, yaml.YAMLError, RecursionError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
 def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
     found = front_matter(source)
-    header = {key: found[key] for key in _CARRIED if key in found}
-    if _HUB_ID.fullmatch(plan.base) and not Path(plan.base).exists():
+    header = {key: copy(found[key]) for key in _CARRIED if _is_plain(found.get(key))}
+    if len(plan.base) <= _MAX_HUB_ID and _HUB_ID.fullmatch(plan.base):
         header["base_model"] = plan.base
     return {
         **header,
         "library_name": "transformers",
         "tags": ["veche", "moe", "model-growth"],
     }
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the hub may be told it: a text, or texts."""
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(text, str) and text and text.isprintable() for text in texts)
 
 
 def _promise(plan: BuildPlan) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from veche.checkpoint.writer import ShardFile, TensorOut
+from veche.core.errors import FailureError
 from veche.core.files import sha256_of
 from veche.core.progress import Advance
 
@@ -152,7 +153,12 @@ class _Run:
     def _submit(
         self, pool: Executor, work: Callable[..., Any], *inputs: Any, then: Callable[[Any], None]
     ) -> None:
-        self._pending[pool.submit(work, *inputs)] = then
+        try:
+            self._pending[pool.submit(work, *inputs)] = then
+        except RuntimeError as error:
+            raise FailureError(
+                f"the system refuses a thread: {error}", hint="take fewer: veche build --workers 1"
+            ) from error
 
     def _note(self, num_bytes: int) -> None:
         """Count bytes; called by the threads that write them."""

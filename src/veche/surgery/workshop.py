@@ -1,15 +1,18 @@
 """The folder in which a build is at work, which becomes the target by one rename."""
 
 import fcntl
+import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from veche.core.errors import OutputError
+from veche.core.errors import OutputError, VecheError
 from veche.core.files import (
     PARTIAL_SUFFIX,
     disk_error,
+    is_partial,
     read_json_object,
     remove_partials,
     sync_folder,
@@ -18,6 +21,8 @@ from veche.core.files import (
 
 JOURNAL_NAME = ".veche_journal.json"
 _LOCK_NAME = ".veche_lock"
+WORK_NAMES = (JOURNAL_NAME, _LOCK_NAME)
+"""Files of a build at work, which no source's may replace."""
 
 
 @contextmanager
@@ -40,9 +45,9 @@ def workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> It
     """
     folder = target.with_name(target.name + PARTIAL_SUFFIX)
     try:
+        _require_own_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / _LOCK_NAME).open("w") as lock:
-            _lock(lock.fileno(), folder)
+        with _locked(folder):
             _take_over(folder, key, resume=resume, discard_stale=discard_stale)
             write_json(folder / JOURNAL_NAME, {"key": key})
             yield folder
@@ -62,7 +67,7 @@ def finish_if_done(target: Path, key: str) -> bool:
     A build whose journal is still in `target` was killed after its last rename.
     """
     journal = target / JOURNAL_NAME
-    if not journal.is_file() or read_json_object(journal).get("key") != key:
+    if not journal.is_file() or _key_of(journal) != key:
         return False
     _clear(target)
     return True
@@ -74,13 +79,34 @@ def _clear(target: Path) -> None:
     sync_folder(target)
 
 
-def _lock(descriptor: int, folder: Path) -> None:
+def _require_own_folder(folder: Path) -> None:
+    """Refuse a file or a symlink in the place of the folder to work in."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise OutputError(
+            f"{folder} is in the way: it is no folder of veche's",
+            hint="rename or remove it, or choose another --out",
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other builds out; whatever else has the lock's name is neither followed nor emptied."""
+    lock = folder / _LOCK_NAME
+    if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+        raise _in_the_way(folder, _LOCK_NAME)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(lock, flags, 0o666)
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _in_the_way(folder, _LOCK_NAME)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     except BlockingIOError as error:
         raise OutputError(
             f"another build is at work in {folder}", hint="wait for it, or choose another folder"
         ) from error
+    finally:
+        os.close(descriptor)
 
 
 def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> None:
@@ -95,25 +121,38 @@ def _take_over(folder: Path, key: str, *, resume: bool, discard_stale: bool) -> 
             f"{folder} holds an interrupted build",
             hint="continue it with --resume, or remove that folder",
         )
-    is_same = read_json_object(journal).get("key") == key
+    is_same = _key_of(journal) == key
     if not is_same and not discard_stale:
         raise OutputError(
             f"{folder} was begun with another plan or another source",
             hint="remove that folder to begin anew",
         )
     for file in folder.iterdir():
-        if file.name.endswith(PARTIAL_SUFFIX) or not is_same:
+        if is_partial(file) or not is_same:
             _remove(file)
+
+
+def _key_of(journal: Path) -> str | None:
+    """Return what a journal says is being built; None where it is damaged."""
+    try:
+        key = read_json_object(journal).get("key")
+    except VecheError:
+        return None
+    return key if isinstance(key, str) else None
 
 
 def _refuse_strangers(folder: Path) -> None:
     """Refuse a folder with files of somebody else's; a crash before the journal leaves none."""
     for file in folder.iterdir():
-        if file.name != _LOCK_NAME and not file.name.endswith(PARTIAL_SUFFIX):
-            raise OutputError(
-                f"{folder} is in the way: it holds {file.name!r}, and no build of veche's",
-                hint="rename or remove that folder, or choose another --out",
-            )
+        if file.name != _LOCK_NAME and not is_partial(file):
+            raise _in_the_way(folder, file.name)
+
+
+def _in_the_way(folder: Path, name: str) -> OutputError:
+    return OutputError(
+        f"{folder} is in the way: it holds {name!r}, and no build of veche's",
+        hint="rename or remove that folder, or choose another --out",
+    )
 
 
 def _remove(file: Path) -> None:
