@@ -60,9 +60,13 @@ def partial_of(path: Path) -> Path:
 
 
 def is_partial(file: Path) -> bool:
-    """Whether a file has a name as `partial_of` gives; a user's x.partial has not."""
-    is_named = _PARTIAL.fullmatch(file.name) is not None
-    return is_named and (file.is_symlink() or file.is_file())
+    """Whether a file is one that `partial_of` named; a user's x.partial is not."""
+    return is_partial_name(file.name) and (file.is_symlink() or file.is_file())
+
+
+def is_partial_name(name: str) -> bool:
+    """Whether a name is as `partial_of` gives."""
+    return _PARTIAL.fullmatch(name) is not None
 
 
 def remove_partials(folder: Path) -> None:

@@ -29,18 +29,6 @@ class _OnceLoader(yaml.SafeLoader):
                 seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Carry out the merge keys (`<<`) of a mapping.
-
-        Raises:
-            ConstructorError: merges of merges make it explode.
-        """
-        super().flatten_mapping(node)
-        if len(node.value) > _MAX_NODES:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"merge keys make over {_MAX_NODES:,} values", node.start_mark
-            )
-
 
 def read_yaml(text: str, what: str) -> Any:
     """Parse YAML, and refuse what no recipe needs: aliases can make a text explode.

@@ -1,5 +1,6 @@
 """What cannot be exported: one error that says why, and nothing is written."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from veche.core.errors import (
     OutputError,
     UnsupportedError,
 )
+from veche.core.files import partial_of
 from veche.surgery.gguf import export as export_module
 from veche.surgery.gguf.export import export_gguf
 
@@ -205,12 +207,61 @@ class TestTheCommand:
             export_gguf(copy("llama"), tmp_path / "out" / "m.gguf", pre=PRE)
         assert list((tmp_path / "out").iterdir()) == []
 
-    def test_what_a_killed_export_left_is_replaced(self, copy, tmp_path, exported):
-        left = tmp_path / "m.gguf.partial"
-        left.write_bytes(bytes(10_000_000))
-        export_gguf(copy("llama"), tmp_path / "m.gguf", pre=PRE)
+    def test_what_a_killed_export_left_goes_and_a_users_partial_stays(self, copy, tmp_path):
+        target = tmp_path / "m.gguf"
+        left, mine = partial_of(target), tmp_path / "m.gguf.partial"
+        left.mkdir()
+        (left / "result.gguf").write_bytes(bytes(1000))
+        mine.write_text("mine")
+        export_gguf(copy("llama"), target, pre=PRE)
         assert not left.exists()
-        assert (tmp_path / "m.gguf").stat().st_size < 1_000_000
+        assert mine.read_text() == "mine"
+
+    def test_an_export_at_work_is_left_alone(self, copy, tmp_path):
+        target = tmp_path / "m.gguf"
+        busy = partial_of(target)
+        busy.mkdir()
+        descriptor = os.open(busy, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        export_gguf(copy("llama"), target, pre=PRE)
+        assert busy.is_dir()
+        os.close(descriptor)
+
+    @pytest.mark.parametrize(
+        ("body", "message"),
+        [
+            ("exit 0", "has left no file"),
+            ('mkdir "$2"', "has left no file"),
+            ('ln -s "$1" "$2"', "has left no file"),
+            ('head -c 999 /dev/zero > "$2"', "is not a GGUF file"),
+            ("echo why; exit 3", "failed with code 3: why"),
+            ("kill -9 $$", "failed with code -9"),
+            (None, "cannot be run"),
+        ],
+    )
+    def test_a_tool_that_does_not_do_its_work(self, copy, tmp_path, monkeypatch, body, message):
+        tool = tmp_path / "bin" / "llama-quantize"
+        tool.parent.mkdir()
+        tool.write_text("no program\0" if body is None else f"#!/bin/sh\n{body}\n")
+        tool.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+        target = tmp_path / "out" / "m.gguf"
+        with pytest.raises(FailureError, match=message):
+            export_gguf(copy("llama"), target, type_name="q4_k_m", pre=PRE)
+        assert list(target.parent.iterdir()) == []
+
+    def test_a_card_or_a_chat_template_that_gguf_cannot_hold(self, copy, tmp_path):
+        hostile = copy("llama")
+        (hostile / "README.md").write_text("---\nlicense: &a [*a]\n---\n")
+        with pytest.raises(CheckpointError):
+            export_gguf(hostile, tmp_path / "m.gguf", pre=PRE)
+        (hostile / "README.md").unlink()
+        (hostile / "chat_template.jinja").unlink(missing_ok=True)
+        config = json.loads((hostile / "tokenizer_config.json").read_text())
+        config["chat_template"] = [{"name": 5}]
+        (hostile / "tokenizer_config.json").write_text(json.dumps(config))
+        with pytest.raises(CheckpointError, match="chat template"):
+            export_gguf(hostile, tmp_path / "m.gguf", pre=PRE)
 
 
 def test_a_folder_that_is_none(tmp_path):

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import fcntl
 import os
 import shutil
 import struct
@@ -16,7 +17,14 @@ import gguf
 
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
 from veche.core.errors import CheckpointError, FailureError, InputError, OutputError
-from veche.core.files import PARTIAL_SUFFIX, atomic_writer, disk_error, sync_folder
+from veche.core.files import (
+    PARTIAL_SUFFIX,
+    atomic_writer,
+    disk_error,
+    is_partial_name,
+    partial_of,
+    sync_folder,
+)
 from veche.core.peak_memory import peak_memory_bytes
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
@@ -37,7 +45,8 @@ TYPES: tuple[str, ...] = (*_OWN_TYPES, *(name for name in RECIPES if name not in
 """All that --type takes; those that are not ours are llama-quantize's."""
 _FULL_BYTES = 1 << 20
 """A disk with less than this left is what a tool has failed of."""
-_INTERMEDIATE = ".bf16" + PARTIAL_SUFFIX
+_RANDOM_LETTERS = 16 + len(PARTIAL_SUFFIX)
+_INTERMEDIATE, _RESULT = "bf16.gguf", "result.gguf"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +121,7 @@ def export_gguf(
         check = _write(whole if tool else partial, writer, tensors, progress)
         if tool:
             check = _quantized(tool, whole, partial, kind, tensors, progress)
+        _require_free(target)  # it may have come meanwhile
         partial.replace(target)
         sync_folder(target.parent)
     return ExportReport(
@@ -170,7 +180,14 @@ def _writer(
         type_ = gguf.GGMLQuantizationType[tensor.type]
         writer.add_tensor_info(tensor.name, tensor.shape, None, num_bytes(tensor), raw_dtype=type_)
     write_metadata(writer, checkpoint, _OWN_TYPES[kind])
-    vocabulary.write(writer)
+    try:
+        vocabulary.write(writer)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{checkpoint.folder}: its tokenizer or chat template cannot be written as GGUF: "
+            f"{type(error).__name__} {error}",
+            hint="compare tokenizer_config.json with that of the model it was made from",
+        ) from error
     return writer
 
 
@@ -189,18 +206,44 @@ def _require_shapes(checkpoint: Checkpoint, tensors: tuple[GgufTensor, ...], wri
 
 @contextmanager
 def _unfinished(target: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield names beside `target` for the 16-bit values, if any, and for the result.
+    """Yield names for the 16-bit values, if any, and for the result, in a folder of our own.
 
-    Neither is left, whatever happens.
+    The folder lies beside `target` and is not left, whatever happens, with all that a tool puts in.
     """
-    names = [target.with_name(target.name + ending) for ending in (_INTERMEDIATE, PARTIAL_SUFFIX)]
+    folder = partial_of(target)
     try:
-        yield names[0], names[1]
+        folder.mkdir(parents=True)
+        with _locked(folder):
+            _clear_away_killed(target)
+            yield folder / _INTERMEDIATE, folder / _RESULT
     except OSError as error:
         raise disk_error(error, target) from error
     finally:
-        for name in names:
-            name.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder until the block, or the process, ends; yield whether that was possible."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
+
+
+def _clear_away_killed(target: Path) -> None:
+    """Remove folders that killed exports to `target` left: those that nobody has locked."""
+    stem = partial_of(target).name[:-_RANDOM_LETTERS]
+    for folder in target.absolute().parent.iterdir():
+        is_ours = folder.name[:-_RANDOM_LETTERS] == stem and is_partial_name(folder.name)
+        if is_ours and folder.is_dir() and not folder.is_symlink():
+            with _locked(folder) as is_nobodys:
+                if is_nobodys:
+                    shutil.rmtree(folder)
 
 
 def _write(
@@ -243,7 +286,6 @@ def _quantized(
     tensors: tuple[GgufTensor, ...],
     progress: Progress,
 ) -> FileCheck:
-    partial.unlink(missing_ok=True)
     try:
         with progress.task(f"{tool.name} {kind}"):
             quantize(tool, whole, partial, kind)
@@ -251,6 +293,11 @@ def _quantized(
         if shutil.disk_usage(partial.parent).free < _FULL_BYTES:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
         raise
+    if partial.is_symlink() or not partial.is_file():
+        raise FailureError(
+            f"{tool} says that it is done, and has left no file",
+            hint="is it llama.cpp's? run it by hand on a file of --type bf16",
+        )
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     with progress.task("check"):

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections import deque
 from pathlib import Path
 
 from veche.core.errors import FailureError, UnsupportedError
@@ -12,7 +13,7 @@ _HOW = (
     "so that llama-quantize is on PATH; or write --type bf16 here and run llama-quantize "
     "FILE-bf16.gguf FILE.gguf {type} on another machine"
 )
-_LAST_LINES = 3
+_LAST_LINES, _LINE_LETTERS = 3, 400
 
 
 def find_tool(type_name: str) -> Path:
@@ -38,11 +39,35 @@ def quantize(tool: Path, source: Path, target: Path, type_name: str) -> None:
         FailureError: the tool failed; its last words are in the message.
     """
     command = [str(tool), str(source), str(target), type_name]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    code, said = _run(command)
+    if code:
         raise FailureError(
-            f"{' '.join(command)} failed with code {done.returncode}: "
-            + " | ".join(said[-_LAST_LINES:]),
+            f"{' '.join(command)} failed with code {code}: {' | '.join(said)}",
             hint="is the disk full? else: --type bf16, and look at what the tool says of that file",
         )
+
+
+def _run(command: list[str]) -> tuple[int, list[str]]:
+    """Return a tool's exit code and last words; it is killed if we are interrupted."""
+    said: deque[str] = deque(maxlen=_LAST_LINES)
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise FailureError(
+            f"{command[0]} cannot be run: {error.strerror}", hint="install llama.cpp again"
+        ) from error
+    with process:
+        try:
+            for line in iter(lambda: process.stdout.readline(_LINE_LETTERS), ""):  # type: ignore[union-attr]
+                said.extend([line.strip()] if line.strip() else [])
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode, list(said)

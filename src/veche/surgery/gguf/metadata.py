@@ -38,7 +38,20 @@ def _write_general(writer: Any, folder: Path) -> None:
     level, log.level = log.level, logging.CRITICAL  # it says in several lines what we say in one
     try:
         general = gguf.Metadata.load(None, folder.resolve(), None, total)
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
+        general.size_label = general.size_label or gguf.size_label(
+            total, shared, expert, num_experts
+        )
+        general.name = general.name or folder.resolve().name
+        writer.add_type(gguf.GGUFType.MODEL)
+        general.set_gguf_meta_model(writer)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise CheckpointError(
             f"{folder}: the header of README.md, or generation_config.json, cannot be read: "
             f"{str(error).splitlines()[0]}",
@@ -46,10 +59,6 @@ def _write_general(writer: Any, folder: Path) -> None:
         ) from error
     finally:
         log.level = level
-    general.size_label = general.size_label or gguf.size_label(total, shared, expert, num_experts)
-    general.name = general.name or folder.resolve().name
-    writer.add_type(gguf.GGUFType.MODEL)
-    general.set_gguf_meta_model(writer)
 
 
 def _write_shape(writer: Any, checkpoint: Checkpoint) -> None:

@@ -19,6 +19,7 @@ from veche.checkpoint.reader import open_checkpoint
 from veche.core.errors import InputError, UnsupportedError
 from veche.core.progress import Progress, Silent
 from veche.planning.plan import BuildPlan
+from veche.surgery.grow import require_same_base
 from veche.surgery.loading import load_tokenizer
 from veche.surgery.verification import layerwise, whole
 from veche.surgery.verification.compare import Comparison, windows
@@ -81,10 +82,12 @@ def verify(
 
     Raises:
         InputError: the text is too short.
+        RecipeError: the plan is for another source.
         CheckpointError: a folder cannot be loaded.
         UnsupportedError: the device is not there.
     """
     settings, progress = settings or VerifySettings(), progress or Silent()
+    require_same_base(plan, open_checkpoint(source))
     device = _device(settings.device)
     form = _form(source, target, settings, device, progress)
     base, grown = (spec_of(read_config(folder)) for folder in (source, target))
