@@ -8,6 +8,8 @@ _NEEDED = {
     "model": ("torch", "transformers", "safetensors", "jinja2"),
     "plots": ("matplotlib", "jinja2"),
     "demo": ("torch", "transformers", "safetensors", "gguf", "matplotlib", "jinja2"),
+    "ray": ("ray",),
+    "remote": ("fsspec",),
 }
 """Packages that each extra brings, as far as commands import them."""
 
