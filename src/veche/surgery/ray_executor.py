@@ -1,5 +1,6 @@
 """Make shards as Ray tasks, on a cluster whose machines share a file system."""
 
+import logging
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -152,7 +153,7 @@ def _cluster(address: str | None, num_workers: int | None) -> Iterator[ModuleTyp
             address=address,
             include_dashboard=False if address == "local" else None,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             **(own if address == "local" else {}),
         )
     except (OSError, RuntimeError, ValueError) as error:
