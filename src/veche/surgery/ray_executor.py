@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ _FAREWELL_S = 30.0
 """How long cancelled tasks may take to be gone."""
 _OBJECT_STORE_BYTES = 80 << 20
 """Of a cluster that is started here; Ray's least, since no tensor passes through it."""
+
+_NO_MODULE = re.compile(r"No module named '[^']+'")
+"""Ray wraps an ImportError on a worker in several ways, all with its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +110,11 @@ class _Run:
         try:
             result: ShardHashes | VecheError = self._ray.get(reference)
         except errors.RayTaskError as error:
-            if not isinstance(error.cause, ImportError):
+            missing = _NO_MODULE.search(str(error))
+            if missing is None:
                 raise  # a defect of veche: its traceback says more than any sentence
             raise ClusterError(
-                f"a Ray worker cannot load veche: {error.cause}",
+                f"a Ray worker cannot load veche: {missing[0]}",
                 hint="install on every machine what is installed here: pip install 'veche[ray]'",
             ) from error
         except errors.RayError as error:

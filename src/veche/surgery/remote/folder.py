@@ -165,18 +165,10 @@ class RemoteFolder:
         return chunk
 
     def _store(self, path: Path, advance: Advance) -> RemoteFile:
-        from fsspec.callbacks import Callback
-
-        class Reporter(Callback):  # type: ignore[misc]
-            def call(self, *_: Any, **__: Any) -> None:
-                nonlocal told
-                advance(self.value - told)
-                told = self.value
-
-        told, num_bytes = 0, path.stat().st_size
+        reporter, num_bytes = _reporter(advance), path.stat().st_size
         try:
             with self._asked("written"):
-                self._system.put_file(str(path), self._at(path.name), callback=Reporter())
+                self._system.put_file(str(path), self._at(path.name), callback=reporter)
                 self._system.invalidate_cache()
                 stored = _file(self._system.info(self._at(path.name)))
             if stored.num_bytes != num_bytes:
@@ -186,9 +178,9 @@ class RemoteFolder:
                     hint="run the same command again, with --resume",
                 )
         except TransferError:
-            advance(-told)
+            advance(-reporter.told)
             raise
-        advance(num_bytes - told)
+        advance(num_bytes - reporter.told)
         return stored
 
     def _at(self, name: str) -> str:
@@ -204,10 +196,7 @@ class RemoteFolder:
                 f"{self.url} cannot be {action}: {_first_line(error)}",
                 hint="check the URL; a bucket must exist, veche makes none",
             ) from error
-        except (
-            PermissionError,
-            *_loaded((("botocore.exceptions", "NoCredentialsError"),)),
-        ) as error:
+        except _loaded(PermissionError, _NO_CREDENTIALS) as error:
             raise InputError(
                 f"{self.url} cannot be {action}: {_first_line(error)}",
                 hint="credentials come from the environment, e.g. AWS_ACCESS_KEY_ID and "
@@ -230,6 +219,20 @@ def _persistently(once: Callable[[], _Result]) -> _Result:
             time.sleep(pause)
             pause *= 2
     return once()
+
+
+def _reporter(advance: Advance) -> Any:
+    """Return fsspec's kind of progress, which says how far it is, not what was added."""
+    from fsspec.callbacks import Callback
+
+    class Reporter(Callback):  # type: ignore[misc]
+        told = 0
+
+        def call(self, *_: Any, **__: Any) -> None:
+            advance(self.value - self.told)
+            self.told = self.value
+
+    return Reporter()
 
 
 def _file(entry: Mapping[str, Any]) -> RemoteFile:

@@ -83,9 +83,8 @@ def store(folder: Path, remote: RemoteFolder, stage: Stage, progress: Progress) 
         name for name in names if name not in found or stage.stored.entries.get(name) != found[name]
     ]
     remote.make()
-    with progress.task(
-        "upload", sum((folder / name).stat().st_size for name in missing)
-    ) as advance:
+    sizes = {name: (folder / name).stat().st_size for name in names}
+    with progress.task("upload", sum(sizes[name] for name in missing)) as advance:
         for name in missing:
             stage.stored.note(name, None)
             stage.stored.note(name, remote.store(folder / name, advance).as_dict())
