@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import fsspec
 import pytest
@@ -18,7 +19,6 @@ from veche.core.errors import (
     RecipeError,
     TransferError,
 )
-from veche.core.files import write_json
 from veche.core.paths import home
 from veche.core.progress import Silent
 from veche.planning.planner import make_plan
@@ -101,6 +101,7 @@ def memory(model):
 
 
 def contents(system, folder):
+    system.invalidate_cache()
     return {path.rpartition("/")[2]: system.cat_file(path) for path in system.ls(folder, False)}
 
 
@@ -132,7 +133,11 @@ class FlakyFileSystem(MemoryFileSystem):
     """memory:// whose every answer fails for the first time."""
 
     protocol = "flaky"
-    failed: set = set()
+    failed: ClassVar[set[str]] = set()
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(path.removeprefix("flaky://"))
 
     def _fail_once(self, what):
         if what not in self.failed:
@@ -177,13 +182,15 @@ def test_every_interruption_of_an_upload_resumes_to_the_same_bytes(s3, plan, exp
         left = contents(s3, target) if s3.exists(target) else {}
         assert "config.json" not in left, "half a folder is no model"
         assert len(left) < len(expected)
-        with pytest.raises(OutputError, match="not empty" if left else "interrupted build"):
+        with pytest.raises(OutputError, match="interrupted or kept build"):
             build_at(lambda _: plan, "s3://models/m", target)
         resumed = StopDuring("", 0)
         build_at(lambda _: plan, "s3://models/m", target, resume=True, progress=resumed)
         assert contents(s3, target) == expected
         assert resumed.totals["fetch"] == 0, "the source is here already"
-        assert resumed.totals["upload"] <= total - sum(map(len, left.values()))
+        sizes = [len(data) for data in left.values()]
+        once_more = max(sizes, default=0)  # the file that was on its way
+        assert resumed.totals["upload"] <= total - sum(sizes) + once_more
         assert staged_files() == []
 
 
@@ -241,9 +248,11 @@ def test_what_is_not_there_is_said_in_one_sentence(s3, model, plan):
 def test_a_server_that_is_gone_is_a_transfer_error(s3, model, plan, monkeypatch, without_pauses):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    type(s3).clear_instance_cache()  # fsspec keeps connections, and this one is to nowhere
     with pytest.raises(TransferError, match="could not be listed") as caught:
         build_at(lambda _: plan, str(model), "s3://grown/elsewhere")
     assert "--resume" in caught.value.hint
+    type(s3).clear_instance_cache()
 
 
 def test_a_plan_for_another_model_is_refused_before_shards_are_fetched(s3):
@@ -315,7 +324,8 @@ def test_unknown_and_uninstalled_file_systems_are_named(plan, monkeypatch):
     monkeypatch.delitem(
         fsspec.registry.target if hasattr(fsspec.registry, "target") else {}, "s3", raising=False
     )
-    fsspec.registry._registry.pop("s3", None)
+    loaded = sys.modules["fsspec.registry"]._registry
+    monkeypatch.delitem(loaded, "s3", raising=False)
     with pytest.raises(MissingExtraError, match="s3fs") as caught:
         RemoteFolder("s3://b/m")
     assert caught.value.hint == "pip install 'veche[remote]'"
@@ -334,7 +344,3 @@ def test_two_builds_of_one_pair_are_refused(memory, plan):
 
     build_at(lambda _: plan, "memory://models/m", "memory://grown/out", progress=Second())
     assert len(refused) == 1
-
-
-def test_write_json_is_what_the_journals_are(tmp_path):
-    write_json(tmp_path / "x.json", {})

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from veche.core.progress import Advance
 _Result = TypeVar("_Result")
 _PIECE_BYTES = 8 << 20
 _MAX_NAME_BYTES = 200
+_PATIENCE_S = 0.2
 _NUM_ATTEMPTS = 4
 _FIRST_PAUSE_S = 1.0
 _VERSIONS = ("ETag", "etag", "version_id", "generation", "mtime", "LastModified", "created")
@@ -165,12 +167,18 @@ class RemoteFolder:
         return chunk
 
     def _store(self, path: Path, advance: Advance) -> RemoteFile:
-        reporter, num_bytes = _reporter(advance), path.stat().st_size
+        """Send a file from a thread of its own, so that Ctrl-C ends it at its next piece."""
+        sent, num_bytes = _reporter(), path.stat().st_size
         try:
-            with self._asked("written"):
-                self._system.put_file(str(path), self._at(path.name), callback=reporter)
-                self._system.invalidate_cache()
-                stored = _file(self._system.info(self._at(path.name)))
+            with ThreadPoolExecutor(1) as pool:
+                sending = pool.submit(self._send, path, sent)
+                try:
+                    while not wait([sending], timeout=_PATIENCE_S).done:
+                        advance(sent.news())
+                except BaseException:
+                    sent.is_stopped = True
+                    raise
+            stored = sending.result()
             if stored.num_bytes != num_bytes:
                 raise TransferError(
                     f"{self.url}/{path.name} has {stored.num_bytes:,} bytes there, and "
@@ -178,10 +186,16 @@ class RemoteFolder:
                     hint="run the same command again, with --resume",
                 )
         except TransferError:
-            advance(-reporter.told)
+            advance(-sent.told)
             raise
-        advance(num_bytes - reporter.told)
+        advance(num_bytes - sent.told)
         return stored
+
+    def _send(self, path: Path, reporter: Any) -> RemoteFile:
+        with self._asked("written"):
+            self._system.put_file(str(path), self._at(path.name), callback=reporter)
+            self._system.invalidate_cache()
+            return _file(self._system.info(self._at(path.name)))
 
     def _at(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -221,16 +235,25 @@ def _persistently(once: Callable[[], _Result]) -> _Result:
     return once()
 
 
-def _reporter(advance: Advance) -> Any:
-    """Return fsspec's kind of progress, which says how far it is, not what was added."""
+class _StoppedError(Exception):
+    """The user interrupted."""
+
+
+def _reporter() -> Any:
+    """Return fsspec's kind of progress; it is told by other threads, and asked by this one."""
     from fsspec.callbacks import Callback
 
     class Reporter(Callback):  # type: ignore[misc]
-        told = 0
+        told, is_stopped = 0, False
 
         def call(self, *_: Any, **__: Any) -> None:
-            advance(self.value - self.told)
-            self.told = self.value
+            if self.is_stopped:
+                raise _StoppedError
+
+        def news(self) -> int:
+            new = int(self.value) - self.told
+            self.told += new
+            return new
 
     return Reporter()
 

@@ -92,7 +92,7 @@ def staged(
         )
         if stage.has_begun and not resume:
             raise OutputError(
-                f"{folder} holds an interrupted build of {target}",
+                f"{folder} holds an interrupted or kept build of {target}",
                 hint="continue it with --resume, or remove that folder",
             )
         try:
