@@ -11,10 +11,15 @@ CONTRACT_SGLANG := 0.5.23
 CONTRACT_TRANSFORMERS := $(CONTRACT)/transformers/4.57.1 $(CONTRACT)/transformers/4.51.3
 CONTRACT_ENGINES := $(CONTRACT_VLLM:%=$(CONTRACT)/vllm/%) $(CONTRACT_SGLANG:%=$(CONTRACT)/sglang/%)
 
+LLAMACPP := .venv-llamacpp
+LLAMACPP_VERSION := 0.3.36
+LLAMACPP_PIP = $(LLAMACPP)/bin/python -m pip --disable-pip-version-check
+LLAMACPP_FAILED = { echo "cannot build llama.cpp: see 'Exported files in llama.cpp' in CONTRIBUTING.md" >&2; exit 1; }
+
 EMPTY :=
 CONTRACT_TRANSFORMERS_4 = $(subst $(EMPTY) ,:,$(CONTRACT_TRANSFORMERS:%=$(CURDIR)/%/bin/python))
 
-.PHONY: help install install-dev run lint types layers unit test benchmark contract clean
+.PHONY: help install install-dev run lint types layers unit test benchmark contract test-llamacpp clean
 
 help: ## List what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,5 +89,19 @@ $(CONTRACT)/transformers/%: | $(CONTRACT)/.installed
 	@$@.part/bin/python -m pip --disable-pip-version-check install -qq transformers==$* || $(CONTRACT_FAILED)
 	@mv $@.part $@
 
+test-llamacpp: $(VENV)/.installed-dev $(LLAMACPP)/.installed ## Run exported GGUF files in llama.cpp (builds it once: cmake, ninja and a C++ compiler).
+	@VECHE_LLAMA_CPP=$(CURDIR)/$(LLAMACPP) $(BIN)/python -m pytest tests/surgery/gguf/test_llama_cpp.py -rP
+
+$(LLAMACPP)/.installed:
+	@echo "llama-cpp-python $(LLAMACPP_VERSION) and llama-quantize -> $(LLAMACPP)"
+	@$(PYTHON) -m venv $(LLAMACPP)
+	@$(LLAMACPP_PIP) download -qq --no-deps --no-binary llama-cpp-python --dest $(LLAMACPP) llama-cpp-python==$(LLAMACPP_VERSION) || $(LLAMACPP_FAILED)
+	@mkdir -p $(LLAMACPP)/source
+	@tar -xzf $(LLAMACPP)/llama_cpp_python-$(LLAMACPP_VERSION).tar.gz -C $(LLAMACPP)/source --strip-components=1
+	@CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF" $(LLAMACPP_PIP) install -qq -C build-dir=$(CURDIR)/$(LLAMACPP)/build $(LLAMACPP)/source || $(LLAMACPP_FAILED)
+	@cmake -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF $(LLAMACPP)/build > $(LLAMACPP)/cmake.log 2>&1 || $(LLAMACPP_FAILED)
+	@cmake --build $(LLAMACPP)/build --target llama-quantize >> $(LLAMACPP)/cmake.log 2>&1 || $(LLAMACPP_FAILED)
+	@touch $@
+
 clean: ## Remove what was made here (.venv, out, caches).
-	rm -rf $(VENV) $(CONTRACT) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONTRACT) $(LLAMACPP) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -20,16 +20,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from veche.checkpoint.reader import INDEX_NAME
-from veche.checkpoint.writer import TensorOut, write_index, write_shard
+from veche.checkpoint.reader import INDEX_NAME, open_checkpoint
+from veche.checkpoint.writer import TensorOut, copied, write_index, write_shard
+from veche.core.files import sha256_of
 from veche.planning.bases import load_base
+from veche.planning.planner import make_plan
+from veche.planning.recipe import Recipe
+from veche.surgery.grow import grown_tensors
 from veche.surgery.operations.randomness import gaussian, words
 
 ROOT = Path(__file__).parent.parent
@@ -181,7 +185,9 @@ def install_mergekit() -> None:
 
 def compare(scratch: Path, num_layers: int, workers: Sequence[int], runs: int) -> None:
     """Print medians of growing, and of copying the result, in alternating runs."""
-    source, target, copied = (scratch / f"{name}-{num_layers}" for name in ("src", "out", "cp"))
+    source, target, copied_folder = (
+        scratch / f"{name}-{num_layers}" for name in ("src", "out", "cp")
+    )
     make_source(source, num_layers)
     grown: dict[int, list[Timing]] = {count: [] for count in workers}
     copies: list[Timing] = []
@@ -189,7 +195,7 @@ def compare(scratch: Path, num_layers: int, workers: Sequence[int], runs: int) -
     for _ in range(runs):
         for count in workers:
             grown[count].append(grow(source, target, count))
-        copies.append(copy(target, copied))
+        copies.append(copy(target, copied_folder))
     size = sum(file.stat().st_size for file in target.glob("*.safetensors"))
     base = sum(file.stat().st_size for file in source.glob("*.safetensors"))
     reference = statistics.median(timing.seconds for timing in copies)
@@ -204,8 +210,45 @@ def compare(scratch: Path, num_layers: int, workers: Sequence[int], runs: int) -
             f"{max(timing.peak_bytes for timing in timings) / 1e6:.0f} MB at most, "
             f"{statistics.median(timing.processor_s for timing in timings):.1f} s of processor"
         )
-    shutil.rmtree(copied)
+    profile(scratch, num_layers)
+    shutil.rmtree(copied_folder)
     shutil.rmtree(target)
+
+
+def profile(scratch: Path, num_layers: int) -> None:
+    """Print what one thread takes to read, to make and to hash; the rest is writing."""
+    source, target = scratch / f"src-{num_layers}", scratch / f"out-{num_layers}"
+    checkpoint = open_checkpoint(source)
+    plan = make_plan(
+        Recipe.model_validate(
+            {"name": "structure", "base": str(source), "fields": dict(_pairs(FIELDS))}
+        )
+    )
+    made = grown_tensors(plan, checkpoint).values()
+    parts: dict[str, Callable[[], object]] = {
+        "read the source": lambda: _exhaust(copied(i) for i in checkpoint.tensors.values()),
+        "read it and make the result": lambda: _exhaust(made),
+        "hash both": lambda: [
+            sha256_of(file) for folder in (source, target) for file in folder.glob("*.safetensors")
+        ],
+    }
+    print("  one thread, nothing written:")
+    for name, work in parts.items():
+        started = time.perf_counter()
+        work()
+        print(f"    {name}: {time.perf_counter() - started:.1f} s")
+
+
+def _pairs(fields: Sequence[str]) -> Iterator[tuple[str, int]]:
+    for field in fields:
+        name, value = field.split("=")
+        yield name, int(value)
+
+
+def _exhaust(tensors: Iterable[TensorOut]) -> None:
+    for tensor in tensors:
+        for _ in tensor.produce():
+            pass
 
 
 def beside_mergekit(scratch: Path, runs: int) -> None:

@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/plan_fuzz.py            # 24,000 cases
     .venv/bin/python benchmarks/plan_fuzz.py --cases 2000 --seed 7
 
-Three kinds, a third of the cases each: recipes of known fields with odd values, shipped recipes
-with characters changed at random, and arbitrary YAML. A case passes if it gives a plan that
+Four kinds, a quarter of the cases each: recipes of known fields with odd values, growths of shipped
+and dense bases with values near those that are possible, shipped recipes with characters changed
+at random, and arbitrary YAML. A case passes if it gives a plan that
 survives JSON, or one VecheError with a message; a traceback of anything else fails the run.
 """
 
@@ -15,6 +16,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -31,6 +35,34 @@ FACTORS = ("x2", "x1.5", "x4/3", "x0", "x-1", "x1e9", "x1/0", "x", "xx2", "x9999
 TEXTS = ("yarn", "silu", "", "null", "bfloat16", "🜁", "а" * 200, "true", "../..", "{", "%s", "\x00")
 NUMBERS = (0, 1, -1, 2, 3, 7, 12, 48, 127, 128, 129, 1024, 2**31, 2**63, 10**30)
 FLOATS = (0.0, -0.5, 0.005, 1e-6, 1e300, float("inf"), float("nan"), 2e6)
+GROWING = (
+    "num_experts", "num_experts_per_tok", "num_hidden_layers", "tie_word_embeddings",
+    "num_attention_heads", "num_key_value_heads", "moe_intermediate_size", "intermediate_size",
+    "shared_expert_intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "moe_intermediate_size", "mlp_only_layers", "decoder_sparse_step", "layer_types", "model_type",
+    "norm_topk_prob",
+)  # fmt: skip
+GROWN: tuple[Any, ...] = (
+    "x2", "x3", "x3/2", 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128, 256, 1024, 4097, True, False,
+    [0], [], [1, 2], ["full_attention"] * 3, "mixtral", None,
+)  # fmt: skip
+_SHAPE = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "vocab_size": 100, "intermediate_size": 80, "tie_word_embeddings": True,
+}  # fmt: skip
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+SMALL_BASES: dict[str, dict[str, Any]] = {
+    "llama": {"model_type": "llama"},
+    "llama-biased": {"model_type": "llama", "mlp_bias": True},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen2-windows": {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8},
+    "qwen3": {"model_type": "qwen3", "head_dim": 24, "attention_bias": True},
+    "qwen2_moe": {
+        "model_type": "qwen2_moe", **_EXPERTS, "shared_expert_intermediate_size": 48,
+        "mlp_only_layers": [1], "layer_types": ["full_attention"] * 3,
+    },
+    "qwen3_moe": {"model_type": "qwen3_moe", **_EXPERTS, "decoder_sparse_step": 2},
+}  # fmt: skip
 ROPE_KEYS = ("rope_type", "type", "factor", "original_max_position_embeddings", "rope_theta", "zzz")
 
 
@@ -42,12 +74,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     chance = random.Random(given.seed)  # noqa: S311 - no secret
-    kinds = {"fields": _fields, "mutated": _mutated, "arbitrary": _arbitrary}
-    started, outcomes = time.perf_counter(), {kind: Counter[str]() for kind in kinds}
-    for number in range(given.cases):
-        kind = list(kinds)[number % len(kinds)]
-        text = kinds[kind](chance)
-        outcomes[kind][_outcome(text)] += 1
+    started = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        outcomes = _outcomes(given.cases, chance, Path(folder))
     seconds = time.perf_counter() - started
     report = {
         "cases": given.cases,
@@ -62,6 +91,45 @@ def main() -> None:
     print(f"{given.cases} recipes in {seconds:.1f} s ({report['milliseconds_a_case']} ms each)")
     for kind, counts in outcomes.items():
         print(f"  {kind}: " + ", ".join(f"{name} {n}" for name, n in counts.most_common()))
+
+
+def _outcomes(cases: int, chance: random.Random, folder: Path) -> dict[str, Counter[str]]:
+    """Run the kinds in turn; return how each ended."""
+    bases = [_written(folder, name, config) for name, config in SMALL_BASES.items()]
+    kinds: dict[str, Callable[[random.Random], str]] = {
+        "fields": _fields,
+        "growths": partial(_growths, [*bases, *shipped_bases()]),
+        "mutated": _mutated,
+        "arbitrary": _arbitrary,
+    }
+    outcomes = {kind: Counter[str]() for kind in kinds}
+    for number in range(cases):
+        kind = list(kinds)[number % len(kinds)]
+        outcomes[kind][_outcome(kinds[kind](chance))] += 1
+    return outcomes
+
+
+def _written(folder: Path, name: str, config: dict[str, Any]) -> str:
+    base = folder / name
+    base.mkdir()
+    (base / "config.json").write_text(json.dumps({**_SHAPE, **config}))
+    return str(base)
+
+
+def _growths(bases: list[str], chance: random.Random) -> str:
+    """A recipe of growths, many of which are possible."""
+    base = chance.choice(bases)
+    values = ["x2"] * 20 + ["x3"] * 10 + list(GROWN)
+    fields = {name: chance.choice(values) for name in chance.sample(GROWING, chance.randint(1, 3))}
+    if chance.random() < 0.5:
+        fields |= {"num_experts": "x2", "num_experts_per_tok": "x2"}
+        if "/" in base and chance.random() < 0.9:  # most of these are dense
+            fields |= {"num_experts": chance.choice([1, 4, 8]), "num_experts_per_tok": 1}
+    recipe = {
+        "name": "fuzz", "base": base, "fields": fields,
+        "allow_lossy": chance.choice([True, False]), "mode": chance.choice(["zero", "split"]),
+    }  # fmt: skip
+    return yaml.safe_dump(recipe)
 
 
 def _outcome(text: str) -> str:

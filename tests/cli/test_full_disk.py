@@ -56,6 +56,18 @@ def test_a_carving_says_so_and_leaves_nothing(veche, shelf, disk):
     assert names(disk) == {"filler"}
 
 
+def test_an_export_says_so_and_leaves_nothing(veche, shelf, disk):
+    fill(disk, 100 << 10)
+    arguments = ("export", "gguf", shelf / "moe", "--out", disk / "m.gguf", "--pre", "gpt-2")
+    done = veche(*arguments, "--json")
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert "the disk is full" in done.error["message"]
+    assert names(disk) == {"filler"}
+    (disk / "filler").unlink()
+    assert veche(*arguments, "--json").code == 0
+    assert names(disk) == {"m.gguf"}
+
+
 def test_a_plan_says_so_and_the_old_one_stays(veche, disk):
     assert veche("plan", "demo", "--out", disk / "plan.json").code == 0
     old = (disk / "plan.json").read_bytes()
@@ -72,3 +84,19 @@ def test_without_json_it_is_said_on_stderr(veche, disk):
     assert done.code == 1
     assert done.out == ""
     assert "the disk is full" in done.err
+
+
+@pytest.mark.parametrize("leave", [0, 1 << 12, 3 << 12, 6 << 12, 9 << 12])
+@pytest.mark.parametrize("has_old", [False, True])
+def test_a_plans_folder_is_written_as_a_whole_or_not_at_all(veche, disk, leave, has_old):
+    out = disk / "plan"
+    if has_old:
+        assert veche("plan", "demo", "--out", out).code == 0
+    old = {file.name: file.read_bytes() for file in out.iterdir()} if has_old else {}
+    fill(disk, leave)
+    done = veche("plan", "agi-fits", "--out", out, "--json")
+    assert (done.code, done.error["type"]) == (1, "DiskError")
+    assert {file.name: file.read_bytes() for file in out.glob("*")} == old
+    (disk / "filler").unlink()
+    assert veche("plan", "agi-fits", "--out", out).code == 0
+    assert names(out) == {"config.json", "plan.json", "plan.md", "plan.html"}

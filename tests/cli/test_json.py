@@ -30,7 +30,7 @@ def test_help_explains_and_succeeds(veche, command, option):
     assert "Usage:" in done.out
 
 
-@pytest.mark.parametrize("command", [(), ("experts",)], ids=" ".join)
+@pytest.mark.parametrize("command", [(), ("experts",), ("export",)], ids=" ".join)
 def test_a_bare_group_shows_its_help(veche, command):
     done = veche(*command)
     assert done.code == 0
@@ -132,6 +132,23 @@ def test_carve(veche, shelf, tmp_path):
     assert veche("plan", shelf / "tiny.yaml", "--base", tmp_path / "carved", "--json").code == 0
 
 
+@pytest.mark.parametrize("type_name", ["bf16", "q8_0"])
+def test_export_gguf(veche, shelf, tmp_path, type_name):
+    out = tmp_path / "m.gguf"
+    done = veche(
+        "export", "gguf", shelf / "moe", "--out", out, "--type", type_name, "--pre", "gpt-2",
+        "--json",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    report = done.json
+    assert (report["target"], report["type"]) == (str(out), type_name)
+    assert (report["architecture"], report["pre_tokenizer"]) == ("llama", "gpt-2")
+    assert report["num_bytes"] == out.stat().st_size
+    assert report["check"]["types"][type_name.upper()] > 0
+    again = veche("export", "gguf", shelf / "moe", "--out", out, "--pre", "gpt-2", "--json")
+    assert (again.code, again.error["type"]) == (2, "OutputError")
+
+
 def test_ask(asked):
     run, done = asked
     result = done.json
@@ -192,6 +209,13 @@ class TestForPeople:
 
     def test_launch_ends_with_a_command_line(self, veche):
         assert "vllm serve" in veche("launch", "qwen3-30b-a3b").out
+
+    def test_an_export_says_what_it_wrote_and_checked(self, veche, shelf, tmp_path):
+        out = tmp_path / "m.gguf"
+        done = veche("export", "gguf", shelf / "dense", "--out", out, "--pre", "gpt-2")
+        assert done.code == 0
+        assert str(out) in done.out
+        assert "names and shapes are those that llama.cpp expects" in done.out
 
     def test_build_and_verify(self, veche, shelf, tmp_path):
         out = tmp_path / "out"

@@ -60,6 +60,9 @@ def test_the_users_file_adds_and_overrides(tmp_path, monkeypatch):
     assert len(catalogue()) == 1 + len(_shipped())
 
 
+_CARD = "x: {visible_gib: 40, bandwidth_gb_s: 500, tflops: {bf16: 50}, compute_capability: '8.6'}"
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -68,7 +71,18 @@ def test_the_users_file_adds_and_overrides(tmp_path, monkeypatch):
         ("- 1", "mapping"),
         ("x: [", "YAML"),
         ("x: 3", "x"),
+        ("x: " + "[" * 5000, "YAML"),
+        ("x: {visible_gib: 2024-99-99}", "YAML"),
+        ("x: {visible_gib: .inf}", "visible_gib"),
+        (_CARD.replace("500", ".inf"), "bandwidth_gb_s"),
+        (_CARD.replace("500", ".nan"), "bandwidth_gb_s"),
+        (_CARD.replace("500", "2024-01-01"), "bandwidth_gb_s"),
+        (_CARD.replace("50}", "1e300}"), "tflops.bf16"),
+        (_CARD.replace("bf16: 50", "2024-01-01: 50"), "tflops"),
+        (_CARD.replace("8.6", "8888888.6"), "compute_capability"),
+        ("x: &a {visible_gib: *a}", "visible_gib"),
     ],
+    ids=lambda value: value[:24],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path, monkeypatch, text, word):
     monkeypatch.setenv("VECHE_HOME", str(tmp_path))

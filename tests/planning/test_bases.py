@@ -147,3 +147,20 @@ def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ConfigError) as caught:
         load_base("Qwen3-30B-A3")
     assert "'qwen3-30b-a3b'" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a/b--c", "a/b..", "a/b.git", "a/b-"])
+def test_a_name_that_the_hub_cannot_have_is_one_clear_error(tmp_path, name):
+    found = load_apart(name, HF_HOME=str(tmp_path))
+    assert found["error"].startswith(f"{name}: the hub has no such names")
+    assert found["hint"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["nowhere", "http://[bad", "http://x:99999", "ftp://x", "http://a b", "http://a\x01b"],
+)
+def test_an_address_of_the_hub_that_is_none_is_one_clear_error(tmp_path, address):
+    found = load_apart("a/b", HF_HOME=str(tmp_path), HF_ENDPOINT=address, HF_HUB_OFFLINE="0")
+    assert "HF_ENDPOINT" in found["error"] or "cannot be reached" in found["error"]
+    assert found["hint"]

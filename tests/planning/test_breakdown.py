@@ -28,7 +28,7 @@ SPECS = {
 GROWING = {
     "num_hidden_layers": st.integers(1, 6),
     "hidden_size": st.integers(1, 6).map(lambda n: 256 * n),
-    "vocab_size": st.integers(1, 5000),
+    "vocab_size": st.integers(2, 5000),  # of one token it would be a vector, never quantised
     "num_attention_heads": st.integers(1, 8).map(lambda n: 2 * n),
     "num_experts": st.integers(2, 16),
     "moe_intermediate_size": st.integers(1, 6).map(lambda n: 256 * n),

@@ -224,6 +224,12 @@ def test_the_copied_layers_are_told_in_short():
     assert copied_layers(48, 60) == ", ".join(str(layer) for layer in range(0, 48, 4))
 
 
+@pytest.mark.parametrize("absurd", [4097, 2**31])
+def test_absurd_depth_is_answered_at_once(base_of, absurd):
+    with pytest.raises(RecipeError, match="more than 4096 layers"):
+        plan_of(base_of("qwen2_moe", layer_types=["full_attention"] * 3), num_hidden_layers=absurd)
+
+
 @pytest.mark.parametrize("new_layers", [4, 5, 6, 9])
 @pytest.mark.parametrize(
     "rule",
@@ -347,6 +353,8 @@ def test_any_number_of_copies_may_be_made_and_visited(base_of):
     [
         ("llama", {}, {"num_experts": 4}, "--set num_experts_per_tok=2"),
         ("llama", {}, {"num_experts_per_tok": 2}, "--set num_experts=8"),
+        ("llama", {}, {"num_experts_per_tok": "x3/4"}, "veche carve"),
+        ("llama", {}, {"num_experts": "x8", "num_experts_per_tok": 2}, "the value itself"),
         ("llama", {}, {"num_experts": 4, "num_experts_per_tok": 5}, "more than the 4 experts"),
         ("llama", {}, {"num_experts": {"value": 4, "apply": False}}, "no experts"),
         ("llama", {}, {"num_hidden_layers": 4}, "no experts"),

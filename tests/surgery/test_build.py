@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -9,11 +11,12 @@ from tiny_models import tiny_mixtral
 
 from veche.checkpoint.reader import INDEX_NAME
 from veche.core.errors import CheckpointError, OutputError, RecipeError
+from veche.core.files import write_json
 from veche.core.progress import Silent
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
-from veche.surgery.names import PLAN_NAME
+from veche.surgery.names import CARD_NAME, GROWTH_NAME, HASHES_NAME, PLAN_NAME
 
 FIELDS = {"moe_intermediate_size": 32, "num_attention_heads": 6, "num_key_value_heads": 6}
 
@@ -127,6 +130,93 @@ def test_a_taken_target_is_left_alone(source, plan, tmp_path):
     with pytest.raises(OutputError, match="not empty"):
         build(plan, source, tmp_path / "out")
     assert contents(tmp_path / "out") == {"diary.txt": b"mine"}
+
+
+def test_a_strangers_folder_of_that_name_is_left_alone(source, plan, tmp_path):
+    stranger = tmp_path / "out.partial"
+    stranger.mkdir()
+    (stranger / "diary.txt").write_text("mine")
+    for resume in (False, True):
+        with pytest.raises(OutputError, match="in the way"):
+            build(plan, source, tmp_path / "out", resume=resume, discard_stale=True)
+    assert contents(stranger)["diary.txt"] == b"mine"
+
+
+def test_resuming_what_is_done_does_nothing(source, plan, tmp_path):
+    build(plan, source, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    report = build(plan, source, tmp_path / "out", resume=True)
+    assert report.num_resumed_shards == len(report.shards)
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("num_workers", [1, 3, 8])
+def test_the_bytes_do_not_depend_on_the_workers(source, plan, tmp_path, num_workers):
+    build(plan, source, tmp_path / "one", num_workers=2)
+    build(plan, source, tmp_path / "other", num_workers=num_workers)
+    assert contents(tmp_path / "one") == contents(tmp_path / "other")
+
+
+def test_hashes_are_those_of_the_files(source, plan, tmp_path):
+    import hashlib
+
+    build(plan, source, tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / HASHES_NAME).read_text())
+    made = contents(tmp_path / "out")
+    assert stored["files"].keys() == made.keys() - {HASHES_NAME, CARD_NAME}
+    for name, digest in stored["files"].items():
+        assert digest == hashlib.sha256(made[name]).hexdigest()
+    for name, digest in stored["source"].items():
+        assert digest == hashlib.sha256((source / name).read_bytes()).hexdigest()
+    assert {"config.json", *(f.name for f in source.glob("*.safetensors"))} == set(stored["source"])
+
+
+def test_the_card_keeps_the_licence_and_says_what_changed(source, plan, tmp_path):
+    from huggingface_hub import ModelCard
+
+    folder = tmp_path / "licensed"
+    shutil.copytree(source, folder)
+    (folder / "README.md").write_text(
+        "---\nlicense: apache-2.0\nlanguage: [en, ru]\nbase_model: org/model\n---\nThe source.\n"
+    )
+    build(plan, folder, tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert card.data.language == ["en", "ru"]
+    assert card.data.base_model == "org/model"
+    assert "moe" in card.data.tags
+    for said in ("moe_intermediate_size", "attention_heads", "zero columns", "expert_width"):
+        assert said in card.text
+    assert "The source." in (tmp_path / "out" / "README.source.md").read_text()
+
+
+def test_what_is_new_is_recorded_for_training(source, plan, tmp_path):
+    build(plan, source, tmp_path / "out")
+    record = json.loads((tmp_path / "out" / GROWTH_NAME).read_text())
+    heads, width = record["operations"]
+    assert (heads["operation"], width["operation"]) == ("attention_heads", "expert_width")
+    assert width["moe_intermediate_size"] == {"old": 24, "new": 32}
+    assert len(heads["query_heads"]["new"]) == 2
+    assert record["mode"] == "split"
+
+
+def test_memory_does_not_grow_with_the_largest_tensor(tmp_path):
+    """An embedding of 384 MB is copied within 200 MB."""
+    folder = tiny_mixtral(tmp_path / "m", vocab_size=3_000_000, tie_word_embeddings=True)
+    fields = {"moe_intermediate_size": 32}
+    plan = make_plan(Recipe(name="t", base=str(folder), fields=fields))
+    write_json(tmp_path / "plan.json", plan.as_dict())
+    program = (
+        "import sys\nfrom pathlib import Path\n"
+        "from veche.planning.plan import read_plan\nfrom veche.surgery.build import build\n"
+        "build(read_plan(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))\n"
+        "status = Path('/proc/self/status').read_text()\n"
+        "print(status.split('VmHWM:')[1].split()[0])\n"
+    )
+    command = [sys.executable, "-c", program, tmp_path / "plan.json", folder, tmp_path / "out"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_size > 380e6
+    assert int(done.stdout) * 1024 < 200e6
 
 
 def test_the_source_is_only_read(source, plan, tmp_path):

@@ -1,8 +1,8 @@
-"""Whether a checkpoint has every tensor that its config.json implies."""
+"""Whether a checkpoint has every tensor that its config.json implies, and each once."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 
-from veche.checkpoint.families import QkNorm, TensorKind, moe_role
+from veche.checkpoint.families import QkNorm, TensorKind, moe_role, role_of
 from veche.checkpoint.spec import ModelSpec
 
 _EXPERT = (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN)
@@ -21,6 +21,22 @@ def missing_tensor(spec: ModelSpec, names: Container[str]) -> str | None:
     The work is bounded by the tensors that are there, whatever sizes the config claims.
     """
     return next((name for name in _needed(spec, names) if name not in names), None)
+
+
+def doubled_tensor(spec: ModelSpec, names: Collection[str]) -> str | None:
+    """Return a tensor of one expert in a layer that has its experts fused too; None without one."""
+    fused = {
+        layer
+        for layer in range(spec.num_hidden_layers)
+        if any(moe_role(kind, spec.family, layer).name in names for kind in _FUSED)
+    }
+    if not fused:
+        return None
+    for name in names:
+        role = role_of(name, spec.family)
+        if role and role.expert is not None and role.layer in fused:
+            return name
+    return None
 
 
 def _needed(spec: ModelSpec, names: Container[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veche.checkpoint.families import Family, family_of
+from veche.checkpoint.layers import MAX_LAYERS
 from veche.checkpoint.spec import ModelSpec, RopeSpec
 from veche.core.errors import ConfigError, UnsupportedError, VecheError
 from veche.core.files import read_json_object
@@ -14,7 +15,6 @@ MAX_CONFIG_BYTES = 8 << 20
 """The longest config.json that is read; one has some kilobytes."""
 _Count = Annotated[int, Field(gt=0, le=2**31)]
 _Real = Annotated[float, Field(allow_inf_nan=False, ge=-1e18, le=1e18)]
-_MAX_LAYERS = 4096
 _SHOWN = 60
 
 
@@ -39,7 +39,7 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     hidden_size: _Count
-    num_hidden_layers: Annotated[int, Field(gt=0, le=_MAX_LAYERS)]
+    num_hidden_layers: Annotated[int, Field(gt=0, le=MAX_LAYERS)]
     num_attention_heads: _Count
     vocab_size: _Count
     num_key_value_heads: _Count | None = None
@@ -56,8 +56,8 @@ class _Config(BaseModel):
     num_local_experts: int | None = Field(None, ge=0, le=2**31)
     num_experts_per_tok: _Count | None = None
     norm_topk_prob: bool | None = None
-    decoder_sparse_step: int = Field(1, ge=0, le=_MAX_LAYERS)
-    mlp_only_layers: list[int] | None = Field(None, max_length=_MAX_LAYERS)
+    decoder_sparse_step: int = Field(1, ge=0, le=MAX_LAYERS)
+    mlp_only_layers: list[int] | None = Field(None, max_length=MAX_LAYERS)
     attention_bias: bool | None = None
     qkv_bias: bool | None = None
     hidden_act: str = "silu"

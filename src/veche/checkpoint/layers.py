@@ -5,6 +5,8 @@ from typing import Any
 
 from veche.checkpoint.families import family_of
 
+MAX_LAYERS = 4096
+"""As many as a config.json may have; beyond it lists would be made that no machine holds."""
 _ENTRIES = ("layer_types",)
 """Keys that hold one entry for each layer."""
 
@@ -20,7 +22,7 @@ def layer_sources(num_layers: int, new_layers: int) -> tuple[int, ...]:
 def deepened(config: Mapping[str, Any], new_layers: int) -> dict[str, Any]:
     """Return the keys besides num_hidden_layers that must change, and their new values."""
     num_layers = config["num_hidden_layers"]
-    if new_layers <= num_layers:
+    if not num_layers < new_layers <= MAX_LAYERS:
         return {}
     sources = layer_sources(num_layers, new_layers)
     changed: dict[str, Any] = {

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.checkpoint.completeness import missing_tensor
+from veche.checkpoint.completeness import doubled_tensor, missing_tensor
 from veche.checkpoint.config import read_config, require_unquantised, spec_of
 from veche.checkpoint.header import MAX_TENSORS, TensorInfo, read_header
 from veche.checkpoint.spec import ModelSpec
@@ -77,6 +77,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         raise CheckpointError(
             f"{folder} has no tensor {missing!r}, and its config.json implies it",
             hint="fetch the model again, config.json and every shard",
+        )
+    if doubled := doubled_tensor(spec, tensors):
+        raise CheckpointError(
+            f"{folder} has the experts of one layer twice: fused, and {doubled!r} alone",
+            hint="readers differ in which of them they use: remove the wrong ones",
         )
     return Checkpoint(folder=folder, config=config, spec=spec, tensors=tensors, shards=shards)
 

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import secrets
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from veche.checkpoint.header import DTYPE_BYTES, TensorInfo
 from veche.core.errors import CheckpointError
-from veche.core.files import PARTIAL_SUFFIX, disk_error, sync_folder, write_json
+from veche.core.files import disk_error, partial_of, sync_folder, write_json
 from veche.core.progress import Advance
 
 Chunks = Iterable[bytes | memoryview]
@@ -75,7 +74,7 @@ class ShardFile:
         """
         header = _header(tensors, metadata)
         self.path, self.tensors = path, tuple(tensors)
-        self._partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
+        self._partial = partial_of(path)
         self._starts = _starts(tensors, len(header))
         num_bytes = len(header) + sum(tensor.num_bytes for tensor in tensors)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

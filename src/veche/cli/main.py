@@ -21,8 +21,10 @@ from veche.cli.carve import carve
 from veche.cli.demo import demo
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
+from veche.cli.export import export
 from veche.cli.gpus import gpus
 from veche.cli.launch import launch
+from veche.cli.operations import operations
 from veche.cli.plan import plan
 from veche.cli.recipe import recipe
 from veche.cli.terminal import print_error
@@ -62,7 +64,8 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, recipe, plan, build, verify, launch, gpus, ask, experts, demo, doctor
+    carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, demo,
+    doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

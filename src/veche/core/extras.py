@@ -6,8 +6,9 @@ from veche.core.errors import MissingExtraError
 
 _NEEDED = {
     "model": ("torch", "transformers", "safetensors", "jinja2"),
+    "gguf": ("gguf", "tokenizers"),
     "plots": ("matplotlib", "jinja2"),
-    "demo": ("torch", "transformers", "safetensors", "gguf", "matplotlib", "jinja2"),
+    "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
     "ray": ("ray",),
     "remote": ("fsspec",),
 }

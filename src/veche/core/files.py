@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
@@ -34,11 +34,10 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         DiskError: the disk is full or refuses the write; the partial file is removed.
     """
-    partial = path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
+    partial = partial_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(partial, flags, 0o666), "wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -50,6 +49,11 @@ def atomic_writer(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def partial_of(path: Path) -> Path:
+    """Return a name beside `path` for it to have until it is whole: hidden, and nobody else's."""
+    return path.with_name(f".{path.name[:_NAME_LETTERS]}.{token_hex(8)}{PARTIAL_SUFFIX}")
 
 
 def remove_partials(folder: Path) -> None:
@@ -190,12 +194,19 @@ def require_empty(folder: Path, *, advice: str) -> None:
         raise OutputError(f"{folder} is not empty, and veche overwrites nothing", hint=advice)
 
 
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, as lower-case hex."""
+def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes, as lower-case hex.
+
+    Args:
+        path: the file.
+        advance: called with the number of bytes, piece by piece.
+    """
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
     return digest.hexdigest()
 
 

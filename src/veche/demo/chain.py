@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 
 from veche.core.errors import OutputError
 from veche.core.files import read_json_object, write_json
+from veche.core.peak_memory import peak_memory_bytes
 
 RECORD_NAME = ".veche_demo.json"
 """Marks a folder as the demo's own, and holds what each stage was made from."""
@@ -98,7 +97,7 @@ class Chain:
         result = StageResult(
             name=stage.name,
             seconds=round(time.perf_counter() - started, 2),
-            peak_memory_bytes=_peak_memory_bytes(),
+            peak_memory_bytes=peak_memory_bytes(),
             was_skipped=False,
         )
         self._done[stage.name] = {
@@ -108,12 +107,6 @@ class Chain:
         }
         write_json(self._record, self._done)
         return result
-
-
-def _peak_memory_bytes() -> int:
-    """Return the highest resident memory of this process (macOS counts in bytes, Linux in KiB)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 @cache

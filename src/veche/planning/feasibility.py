@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from veche.checkpoint.families import QkNorm
-from veche.checkpoint.layers import layer_sources
+from veche.checkpoint.layers import MAX_LAYERS, layer_sources
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import RecipeError, UnsupportedError
 from veche.planning.heads import is_feasible, nearest_feasible
@@ -102,6 +102,19 @@ def require_feasible_experts(before: ModelSpec, after: ModelSpec) -> None:
         )
 
 
+def require_layers(count: int) -> None:
+    """Refuse more layers than a config.json may have.
+
+    Raises:
+        RecipeError: names the limit.
+    """
+    if count > MAX_LAYERS:
+        raise RecipeError(
+            f"num_hidden_layers: {count} is more than {MAX_LAYERS} layers",
+            hint=f"at most --set num_hidden_layers={MAX_LAYERS}",
+        )
+
+
 def require_feasible_depth(before: ModelSpec, after: ModelSpec) -> None:
     """Refuse a deeper model in which a layer is not of its original's kind.
 
@@ -111,6 +124,7 @@ def require_feasible_depth(before: ModelSpec, after: ModelSpec) -> None:
     require_growth(
         "num_hidden_layers", before.num_hidden_layers, after.num_hidden_layers, before.model_type
     )
+    require_layers(after.num_hidden_layers)
     sources = layer_sources(before.num_hidden_layers, after.num_hidden_layers)
     for layer, source in enumerate(sources):
         if after.is_sparse_layer(layer) != before.is_sparse_layer(source):

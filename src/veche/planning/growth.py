@@ -10,6 +10,7 @@ from veche.planning.feasibility import (
     require_feasible_experts,
     require_feasible_untie,
     require_growth,
+    require_layers,
 )
 from veche.planning.kv_cache import kv_bytes_per_token
 from veche.planning.plan import Effect
@@ -17,8 +18,6 @@ from veche.planning.verdict import Case, Verdict
 
 _DTYPE = "bfloat16"
 _BYTES = 2
-MAX_LAYERS = 4096
-"""As many as a config.json may have."""
 
 
 def grows_experts(case: Case) -> Verdict:
@@ -72,9 +71,9 @@ def grows_kv_heads(case: Case) -> Verdict:
 def grows_depth(case: Case) -> Verdict:
     """Judge more layers."""
     _require_growth(case)
-    base, num_layers = case.base, min(case.after, MAX_LAYERS)
-    flops = flops_per_token(deeper(base, num_layers)) / flops_per_token(base)
-    layers = copied_layers(case.before, num_layers)
+    require_layers(case.after)
+    flops = flops_per_token(deeper(case.base, case.after)) / flops_per_token(case.base)
+    layers = copied_layers(case.before, case.after)
     return of_copies(case, _exact(case, "depth", layers=layers, flops=flops, **_kv_cache(case)))
 
 

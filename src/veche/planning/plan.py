@@ -109,7 +109,7 @@ class BuildPlan:
         allow_lossy: whether the owner agreed to fields that change answers.
         fields: every field of the family, in the order of presentation.
         conflicts: what must be chosen before a build.
-        operations: names of the surgical operations, in order.
+        operations: names of the surgical operations, in order; those of other packages come last.
         before: costs of the base model.
         after: costs of the target.
         base_config: the base's config.json.
@@ -141,7 +141,7 @@ class BuildPlan:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """The surgical operations in order, each with the model before and after it."""
+        """The operations that its fields need, in order, each with the model before and after."""
         return steps_of(self.base_spec, self.target_spec)
 
     @property
@@ -215,7 +215,7 @@ def _require_consistent(plan: BuildPlan, where: str) -> None:
     is_whole = (
         costs_of(base) == plan.before
         and costs_of(target) == plan.after
-        and plan.operations == tuple(step.operation for step in plan.steps)
+        and plan.operations[: len(plan.steps)] == tuple(step.operation for step in plan.steps)
     )
     for change in plan.fields:
         is_size = isinstance(change.target, int) and change.effect is not Effect.INERT

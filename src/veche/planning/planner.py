@@ -22,6 +22,7 @@ from veche.planning.recipe import FieldWish, Recipe, resolve_value
 from veche.planning.start import Start, require_deepenable, start_of
 from veche.planning.steps import steps_of
 from veche.planning.verdict import Case, Verdict
+from veche.plugins.registry import require_known
 
 _ABSENT = FieldWish(value=None)
 _HEADS = ("num_attention_heads", "num_key_value_heads")
@@ -88,7 +89,7 @@ def make_plan(recipe: Recipe, *, language: Language = "en") -> BuildPlan:
             changes, {f: c.field_reason or c.reason for c in conflicts for f in c.fields}
         ),
         conflicts=conflicts,
-        operations=tuple(step.operation for step in steps_of(base.spec, target)),
+        operations=_operations(base.spec, target, recipe),
         before=costs_of(base.spec),
         after=costs_of(target),
         base_config=config,
@@ -234,3 +235,20 @@ def _require_feasible(
         require_deepenable(target_config, name)
     for step in steps_of(base, target):
         FEASIBLE[step.operation](step.before, step.after)
+
+
+def _operations(base: ModelSpec, target: ModelSpec, recipe: Recipe) -> tuple[str, ...]:
+    """Return the operations that the fields need, then those that the recipe names.
+
+    Raises:
+        UnsupportedError: no installed package brings one of them.
+        RecipeError: one is veche's own, which follows from fields.
+    """
+    for name in recipe.operations:
+        if name in FEASIBLE:
+            raise RecipeError(
+                f"operations: {name} follows from the fields of the recipe",
+                hint="leave it out of `operations`, and set the field that needs it",
+            )
+        require_known("operations", name)
+    return (*(step.operation for step in steps_of(base, target)), *recipe.operations)

@@ -58,6 +58,7 @@ class Recipe(BaseModel):
         rope_length: the choice where a rope factor contradicts max_position_embeddings.
         tensor_parallel: how many cards must be able to share the result.
         fields: what to change.
+        operations: of other packages, to be carried out after those that the fields need.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class Recipe(BaseModel):
     rope_length: RopeLength | None = None
     tensor_parallel: int = Field(1, ge=1, le=1024)
     fields: dict[str, FieldWish] = Field(default_factory=dict)
+    operations: tuple[str, ...] = ()
 
     @field_validator("fields", mode="before")
     @classmethod
@@ -243,7 +245,10 @@ def _checked(name: str, wanted: Any, base: Any) -> Any:
 
 def _scaled(name: str, wanted: str, base: Any) -> Any:
     if isinstance(base, bool) or not isinstance(base, int | float):
-        raise RecipeError(f"{name}: {wanted!r} is a factor, and the base has {base!r}")
+        raise RecipeError(
+            f"{name}: {wanted!r} is a factor, and the base has {base!r}",
+            hint="give the value itself",
+        )
     # Fraction reads "1e99999999" too, and would never be done with it.
     if not re.fullmatch(r"x\d{1,9}(\.\d{1,9}|/0*[1-9]\d{0,8})?", wanted, re.ASCII):
         raise RecipeError(f"{name}: {wanted[:60]!r} is not a factor", hint="write x2, x1.5 or x4/3")

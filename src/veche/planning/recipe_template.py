@@ -48,9 +48,13 @@ def recipe_template(name: str, base: str, language: Language) -> str:
         fact = fact_of(key_of(field, start.config, start.spec.family), start.spec.model_type)
         if fact is None or fact.effect == "needs_weights":
             continue
-        effect = phrase(f"effect_{fact.effect}", language)
-        lines += _comment(f"{effect}: {fact.reason(language)}", indent="  ")
-        lines.append(f"  {'' if field in chosen else '# '}{field}: {_inline(value)}")
+        is_chosen = field in chosen
+        effect = phrase(f"effect_{'exact' if is_chosen else fact.effect}", language)
+        reason = (
+            phrase(f"copies_{field}", language, after=value) if is_chosen else fact.reason(language)
+        )
+        lines += _comment(f"{effect}: {reason}", indent="  ")
+        lines.append(f"  {'' if is_chosen else '# '}{field}: {_inline(value)}")
     return "\n".join([*lines, *([] if chosen else ["  {}"])]) + "\n"
 
 

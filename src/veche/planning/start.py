@@ -41,23 +41,22 @@ def start_of(recipe: Recipe, base: Start) -> Start:
         require_unquantised(dict(base.config), recipe.base)
         return base
     chosen = {
-        name: resolve_value(name, recipe.fields[name].value, base.value(name))
+        name: resolve_value(name, recipe.fields[name].value, None)
         for name in _CHOSEN
-        if name in recipe.fields and recipe.fields[name].apply
+        if "num_experts" in recipe.fields and name in recipe.fields and recipe.fields[name].apply
     }
-    if not chosen:
+    if "num_experts" not in chosen:
         raise UnsupportedError(
             f"{recipe.base} is a dense {base.spec.model_type} model: it has no experts to plan",
             hint="make it a mixture of copies: --set num_experts=8 --set num_experts_per_tok=2; "
             f"or carve it: veche carve {recipe.base} --out carved",
         )
-    for name, example in zip(_CHOSEN, (8, 2), strict=True):
-        if name not in chosen:
-            raise RecipeError(
-                f"{name} is missing: a mixture of copies of a dense model needs both "
-                "num_experts and num_experts_per_tok",
-                hint=f"e.g. --set {name}={example}",
-            )
+    if "num_experts_per_tok" not in chosen:
+        raise RecipeError(
+            "num_experts_per_tok is missing: a mixture of copies of a dense model needs both "
+            "num_experts and num_experts_per_tok",
+            hint="e.g. --set num_experts_per_tok=2",
+        )
     return mixture_of(base, recipe.base, **chosen)
 
 

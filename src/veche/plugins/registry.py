@@ -25,14 +25,8 @@ def load(group: Group, name: str) -> Any:
         UnsupportedError: there is none; the nearest name is given.
         FailureError: it is there and broken; the package that brings it is named.
     """
+    require_known(group, name)
     found = _allowed(group)
-    if name not in found:
-        near = difflib.get_close_matches(name, found, n=1)
-        raise UnsupportedError(
-            f"there is no {group.removesuffix('s')} {name!r}",
-            hint=(f"did you mean {near[0]!r}? " if near else "")
-            + f"installed: {', '.join(sorted(found)) or 'none'}",
-        )
     try:
         return found[name].load()
     except VecheError:
@@ -45,6 +39,22 @@ def load(group: Group, name: str) -> Any:
             f"the plugin {name!r} of package {package!r} is broken: {error}",
             hint=f"update or remove it: pip uninstall {package}",
         ) from error
+
+
+def require_known(group: Group, name: str) -> None:
+    """Refuse a name that no installed package brings. Nothing is imported.
+
+    Raises:
+        UnsupportedError: there is none; the nearest name is given.
+    """
+    found = _allowed(group)
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        raise UnsupportedError(
+            f"there is no {group.removesuffix('s')} {name!r}",
+            hint=(f"did you mean {near[0]!r}? " if near else "")
+            + f"installed: {', '.join(sorted(found)) or 'none'}",
+        )
 
 
 def _allowed(group: Group) -> dict[str, EntryPoint]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
-from veche.checkpoint.families import TensorKind, TensorRole, role_of
+from veche.checkpoint.families import QkNorm, TensorKind, TensorRole, role_of
 from veche.checkpoint.header import TensorInfo
 from veche.checkpoint.reader import Checkpoint
 from veche.checkpoint.spec import ModelSpec
@@ -63,13 +63,16 @@ def steps_of_plan(plan: BuildPlan) -> tuple[PlannedStep, ...]:
         RecipeError: an operation cannot be done exactly.
         UnsupportedError: the same, because of the model's family.
     """
-    steps = []
-    for step in plan.steps:
-        operation: Operation = load("operations", step.operation)
-        operation.require_feasible(step.before, step.after)
-        growth = Growth(base=step.before, target=step.after, mode=plan.mode, seed=plan.seed)
-        steps.append(PlannedStep(operation=operation, growth=growth))
-    return tuple(steps)
+    steps = [(step.operation, step.before, step.after) for step in plan.steps]
+    last = steps[-1][2] if steps else plan.base_spec
+    steps += [(name, last, last) for name in plan.operations[len(steps) :]]
+    loaded = []
+    for name, before, after in steps:
+        operation: Operation = load("operations", name)
+        operation.require_feasible(before, after)
+        growth = Growth(base=before, target=after, mode=plan.mode, seed=plan.seed)
+        loaded.append(PlannedStep(operation=operation, growth=growth))
+    return tuple(loaded)
 
 
 def grown_tensors(plan: BuildPlan, checkpoint: Checkpoint) -> dict[str, TensorOut]:
@@ -99,6 +102,8 @@ def grown_by_source(plan: BuildPlan, checkpoint: Checkpoint) -> Mapping[str, tup
 
 def shape_of(role: TensorRole, spec: ModelSpec) -> tuple[int, ...] | None:
     """Return the shape that a tensor has in a model of `spec`; None where it is not checked."""
+    if role.kind is TensorKind.QK_NORM and spec.family.qk_norm is QkNorm.FLAT:
+        return (spec.q_size if role.template.endswith("q_norm.weight") else spec.kv_size,)
     return _shapes(spec).get(role.kind)
 
 
@@ -114,6 +119,7 @@ def _shapes(spec: ModelSpec) -> Mapping[TensorKind, tuple[int, ...]]:
         TensorKind.K: (spec.kv_size, hidden),
         TensorKind.V: (spec.kv_size, hidden),
         TensorKind.O: (hidden, spec.q_size),
+        TensorKind.QK_NORM: (spec.head_dim,),
         TensorKind.Q_BIAS: (spec.q_size,),
         TensorKind.K_BIAS: (spec.kv_size,),
         TensorKind.V_BIAS: (spec.kv_size,),

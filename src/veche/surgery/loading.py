@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from veche.checkpoint.config import read_config
+from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.edit import edited
 from veche.checkpoint.header import read_header
 from veche.checkpoint.reader import shards_of
@@ -19,6 +20,12 @@ from veche.core.errors import CheckpointError
 Attention = Literal["sdpa", "eager"]
 _MOST_UNSTORED = 2
 """A tied embedding may be stored once for two; a model of more than twice its files is another."""
+_ALIGNED_VALUES = 8
+"""Of bfloat16, in 16 bytes."""
+_LOADING_ERRORS = (
+    OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+"""What transformers and its kin raise over a folder; the last is of a config that denies itself."""
 Model = Any
 """transformers' PreTrainedModel; its generated classes carry no useful types."""
 
@@ -43,26 +50,20 @@ def load_model(
         CheckpointError: files are missing, damaged or pickled; a tensor is missing, left over, or
             of a wrong shape.
     """
-    raw = read_config(folder)
-    if changes:
-        raw = edited(raw, dict(changes))
     headers = [read_header(file) for file in shards_of(folder)]
     num_stored = sum(info.num_elements for header in headers for info in header.values())
     with quiet_transformers(), _as_checkpoint_errors(folder):
-        config = AutoConfig.for_model(**raw)
-        # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
-        # makes fail: the routers are listened to directly.
-        if hasattr(config, "output_router_logits"):
-            config.output_router_logits = False
-        _require_as_large_as_files(folder, config, num_stored)
+        config = _config_of(folder, changes)
+        choices = {"attn_implementation": attention, **_experts_choice(config)}
+        _require_as_large_as_files(folder, _empty(config, choices), num_stored)
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
             dtype=dtype,
-            attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
+            **choices,
         )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if keys := sorted(map(str, report[kind])):
@@ -73,15 +74,58 @@ def load_model(
     return model.eval()
 
 
-def _require_as_large_as_files(folder: Path, config: Any, num_stored: int) -> None:
-    """Refuse a config.json of a far larger model before memory is taken for it."""
+def empty_model(
+    folder: Path,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    attention: Attention = "sdpa",
+) -> Model:
+    """Return the model of `folder` on the meta device: its modules and config, and no weights.
+
+    Args:
+        folder: a checkpoint folder, whose config.json alone is read.
+        changes: as in `load_model`.
+        attention: transformers' attention implementation.
+
+    Raises:
+        CheckpointError: transformers cannot make a model of its config.json.
+    """
+    with quiet_transformers(), _as_checkpoint_errors(folder):
+        config = _config_of(folder, changes)
+        choices = {"attn_implementation": attention, **_experts_choice(config)}
+        return _empty(config, choices).eval()
+
+
+def _config_of(folder: Path, changes: Mapping[str, Any] | None) -> Any:
+    raw = read_config(folder)
+    config = AutoConfig.for_model(**(edited(raw, dict(changes)) if changes else raw))
+    # Its only effect here would be transformers' auxiliary loss, which a fork of the cache
+    # makes fail: the routers are listened to directly.
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
+    return config
+
+
+def _experts_choice(config: Any) -> dict[str, str]:
+    """Choose the experts' kernel: torch's grouped one takes rows of a multiple of 16 bytes only."""
+    spec = spec_of(config.to_dict())
+    width = spec.moe_intermediate_size or 0
+    is_aligned = not (width % _ALIGNED_VALUES or spec.hidden_size % _ALIGNED_VALUES)
+    return {} if is_aligned else {"experts_implementation": "eager"}
+
+
+def _empty(config: Any, choices: dict[str, str]) -> Model:
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        return AutoModelForCausalLM.from_config(config, **choices)
+
+
+def _require_as_large_as_files(folder: Path, model: Model, num_stored: int) -> None:
+    """Refuse a config.json of a far larger model before memory is taken for it."""
     num_parameters = sum(weight.numel() for weight in model.parameters())
     if num_parameters > _MOST_UNSTORED * num_stored:
         raise CheckpointError(
             f"{folder / 'config.json'} describes {num_parameters:,} parameters (hidden_size "
-            f"{config.hidden_size}), but the files hold {num_stored:,}",
+            f"{model.config.hidden_size}), but the files hold {num_stored:,}",
             hint="config.json and the weights are not of one model: fetch both again",
         )
 
@@ -106,10 +150,10 @@ def load_tokenizer(folder: Path) -> Any:
 def _as_checkpoint_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _LOADING_ERRORS as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{folder} can't be loaded: {reason[0]}",
+            f"{folder} can't be loaded: {' '.join(line.strip() for line in reason[:2])}",
             hint="build or download the checkpoint again",
         ) from error
 

@@ -8,11 +8,17 @@ import torch
 from tiny_models import tiny_mixtral, tiny_qwen3_moe
 from transformers import AutoModelForCausalLM
 
-from veche.core.errors import CheckpointError, InputError
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
-from veche.surgery.verification.compare import Comparison, kl, nll, top1_agreement, windows
+from veche.surgery.verification.compare import (
+    Comparison,
+    PairSums,
+    larger,
+    largest,
+    relative_error,
+    windows,
+)
 from veche.surgery.verification.verify import VerifySettings, verify
 
 TEXT = "the council hears every voice, and the answer is four. совет слышит каждый голос. " * 8
@@ -32,10 +38,61 @@ def test_measures_equal_their_definitions_summed_by_hand():
         slow_kl += sum(a * math.log(a / b) for a, b in zip(probs_p, probs_q, strict=True)) / 5
         slow_nll += -math.log(probs_p[targets[row]]) / 5
         same += (probs_p.index(max(probs_p)) == probs_q.index(max(probs_q))) / 5
-    assert float(kl(p, q).mean()) == pytest.approx(slow_kl, rel=1e-5)
-    assert nll(p, targets) == pytest.approx(slow_nll, rel=1e-5)
-    assert top1_agreement(p, q) == pytest.approx(same)
-    assert float(kl(p, p).mean()) == pytest.approx(0, abs=1e-12)
+    sums = summed(p, q, targets)
+    assert float(sums.kl.mean()) == pytest.approx(slow_kl, rel=1e-12)
+    assert float(sums.nll_p.mean()) == pytest.approx(slow_nll, rel=1e-12)
+    assert float(sums.is_same.double().mean()) == pytest.approx(same)
+    assert sums.max_abs_diff == pytest.approx(float((p - q).abs().max()))
+    assert sums.scale == pytest.approx(float(p.abs().max()))
+    assert torch.allclose(sums.relative_error, relative_error(q, p))
+    assert float(summed(p, p, targets).kl.abs().max()) == 0
+
+
+def summed(p, q, targets, cuts=()):
+    """Sum over the vocabulary in parts that begin at `cuts`."""
+    sums = PairSums(targets)
+    starts = [0, *cuts]
+    for first, last in zip(starts, [*starts[1:], p.shape[1]], strict=True):
+        sums.add(p[:, first:last], q[:, first:last], first=first)
+    return sums
+
+
+@pytest.mark.parametrize("scale", [1.0, 80.0])
+@pytest.mark.parametrize("cuts", [(1,), (5, 6), (3, 17, 29), tuple(range(1, 40))])
+def test_a_vocabulary_in_parts_sums_to_the_whole(cuts, scale):
+    torch.manual_seed(2)
+    p = torch.randn(300, 40, dtype=torch.float64) * scale
+    q, targets = p + torch.randn(300, 40), torch.randint(40, (300,))
+    log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
+    sums = summed(p, q, targets, cuts)
+    assert torch.allclose(sums.kl, (log_p.exp() * (log_p - log_q)).sum(-1), rtol=1e-9, atol=1e-13)
+    assert torch.allclose(sums.nll_p, -log_p.gather(1, targets[:, None])[:, 0])
+    assert torch.allclose(sums.nll_q, -log_q.gather(1, targets[:, None])[:, 0])
+    assert torch.equal(sums.is_same, p.argmax(-1) == q.argmax(-1))
+
+
+def test_equal_best_entries_are_chosen_alike_however_the_vocabulary_is_cut():
+    p = torch.tensor([[1.0, 3.0, 3.0, 0.0]])
+    q = torch.tensor([[1.0, 3.0, 2.0, 0.0]])
+    for cuts in ((), (1,), (2,), (1, 2, 3)):
+        assert summed(p, q, torch.tensor([0]), cuts).is_same.tolist() == [True]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_cannot_pass_for_close(bad):
+    p = torch.randn(4, 9)
+    q = p.clone()
+    q[2, 3] = bad
+    result = Comparison()
+    result.add(p, p, torch.arange(4))
+    result.add(p, q, torch.arange(4))
+    assert not result.max_abs_diff <= 1e9
+    if bad != -math.inf:
+        assert not result.kl <= 1e9
+    assert math.isnan(larger(0.0, math.nan))
+    assert math.isnan(larger(math.nan, 0.0))
+    assert math.isnan(largest(torch.tensor([1.0, math.nan])))
+    assert largest(torch.tensor([])) == 0
 
 
 def test_a_comparison_of_windows_is_that_of_their_union():
@@ -46,10 +103,12 @@ def test_a_comparison_of_windows_is_that_of_their_union():
         total.add(p[window], q[window], tokens[window])
     flat_p, flat_q = p[:, :-1].reshape(-1, 11), q[:, :-1].reshape(-1, 11)
     assert total.num_tokens == 24
-    assert total.kl == pytest.approx(float(kl(flat_p, flat_q).mean()), rel=1e-5)
-    spread = float(kl(flat_p, flat_q).std(correction=0)) / 24**0.5
+    sums = summed(flat_p, flat_q, tokens[:, 1:].reshape(-1))
+    assert total.kl == pytest.approx(float(sums.kl.mean()), rel=1e-9)
+    spread = float(sums.kl.std(correction=0)) / 24**0.5
     assert total.kl_standard_error == pytest.approx(spread, rel=1e-6)
-    assert total.nll_q == pytest.approx(nll(flat_q, tokens[:, 1:].reshape(-1)), rel=1e-5)
+    assert total.nll_q == pytest.approx(float(sums.nll_q.mean()), rel=1e-9)
+    assert total.top1_agreement == pytest.approx(float(sums.is_same.double().mean()))
     assert total.max_abs_diff == pytest.approx(float((flat_p - flat_q).abs().max()))
 
 
@@ -107,33 +166,3 @@ def test_the_gain_of_a_carved_model_is_not_mistaken_for_an_error(tmp_path, top_k
     source, target, plan = grown(tmp_path, tiny_mixtral, fields, veche=note, num_experts_per_tok=8)
     assert "expert_gain" in plan.operations
     assert verify(source, target, plan, TEXT, settings=SETTINGS).exact.passed
-
-
-def test_a_corrupted_tensor_fails_the_exact_part(tmp_path):
-    import safetensors.torch
-
-    source, target, plan = grown(tmp_path, tiny_mixtral, {"moe_intermediate_size": 32})
-    file = target / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    tensors["model.layers.1.self_attn.v_proj.weight"][0] *= 1.5
-    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
-    figures = verify(source, target, plan, TEXT, settings=SETTINGS)
-    assert not figures.exact.passed
-
-
-def test_a_missing_tensor_is_named(tmp_path):
-    import safetensors.torch
-
-    source, target, plan = grown(tmp_path, tiny_mixtral, {"moe_intermediate_size": 32})
-    file = target / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    del tensors["model.norm.weight"]
-    safetensors.torch.save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight"):
-        verify(source, target, plan, TEXT, settings=SETTINGS)
-
-
-def test_too_short_a_text_is_refused(tmp_path):
-    source, target, plan = grown(tmp_path, tiny_mixtral, {"moe_intermediate_size": 32})
-    with pytest.raises(InputError, match="too few"):
-        verify(source, target, plan, "word", settings=SETTINGS)

@@ -114,61 +114,57 @@ def _record(growth: Growth, *, field: str) -> Mapping[str, Any]:
     }
 
 
-def _transforms(field: str, kinds: tuple[TensorKind, ...]) -> dict[TensorKind, Transform]:
+def _operation(
+    name: str,
+    field: str,
+    kinds: tuple[TensorKind, TensorKind, TensorKind],
+    fused: Mapping[TensorKind, Transform] | None = None,
+) -> Operation:
+    """Return the operation that widens the MLPs of which `field` is the width.
+
+    Args:
+        name: of the operation.
+        field: ModelSpec's field.
+        kinds: of gate, up and down.
+        fused: what is done to stacks of experts.
+    """
     gate, up, down = kinds
     inputs: Callable[..., LazyTensor] = partial(_grow_inputs, field=field)
-    return {
-        gate: partial(inputs, parts=_GATE),
-        up: partial(inputs, parts=_UP),
-        down: partial(_grow_output, field=field),
-    }
-
-
-_LAW = (
-    "Σᵢ downᵢ·silu(gateᵢ·x)·(upᵢ·x): a new unit adds nothing when its down column is zero, and "
-    "a twin adds its share when the column it was split from is the sum of both"
-)
-_URL = "https://arxiv.org/abs/1511.05641"
-_FEASIBILITY = "any larger width"
-
-EXPERT_WIDTH = Operation(
-    name="expert_width",
-    law=_LAW,
-    reference_url=_URL,
-    feasibility=_FEASIBILITY,
-    require_feasible=FEASIBLE["expert_width"],
-    transforms={
-        **_transforms(
-            "moe_intermediate_size",
-            (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN),
+    return Operation(
+        name=name,
+        law=(
+            "Σᵢ downᵢ·silu(gateᵢ·x)·(upᵢ·x): a new unit adds nothing when its down column is "
+            "zero, and a twin adds its share when the column it was split from is the sum of both"
         ),
+        reference_url="https://arxiv.org/abs/1511.05641",
+        feasibility="any larger width",
+        require_feasible=FEASIBLE[name],
+        transforms={
+            gate: partial(inputs, parts=_GATE),
+            up: partial(inputs, parts=_UP),
+            down: partial(_grow_output, field=field),
+            **(fused or {}),
+        },
+        record=partial(_record, field=field),
+    )
+
+
+EXPERT_WIDTH = _operation(
+    "expert_width",
+    "moe_intermediate_size",
+    (TensorKind.EXPERT_GATE, TensorKind.EXPERT_UP, TensorKind.EXPERT_DOWN),
+    {
         TensorKind.FUSED_GATE_UP: partial(_grow_inputs, field="moe_intermediate_size", parts=_BOTH),
         TensorKind.FUSED_DOWN: partial(_grow_output, field="moe_intermediate_size"),
     },
-    record=partial(_record, field="moe_intermediate_size"),
 )
-
-SHARED_EXPERT_WIDTH = Operation(
-    name="shared_expert_width",
-    law=_LAW,
-    reference_url=_URL,
-    feasibility=_FEASIBILITY,
-    require_feasible=FEASIBLE["shared_expert_width"],
-    transforms=_transforms(
-        "shared_expert_intermediate_size",
-        (TensorKind.SHARED_GATE, TensorKind.SHARED_UP, TensorKind.SHARED_DOWN),
-    ),
-    record=partial(_record, field="shared_expert_intermediate_size"),
+SHARED_EXPERT_WIDTH = _operation(
+    "shared_expert_width",
+    "shared_expert_intermediate_size",
+    (TensorKind.SHARED_GATE, TensorKind.SHARED_UP, TensorKind.SHARED_DOWN),
 )
-
-DENSE_WIDTH = Operation(
-    name="dense_width",
-    law=_LAW,
-    reference_url=_URL,
-    feasibility=_FEASIBILITY,
-    require_feasible=FEASIBLE["dense_width"],
-    transforms=_transforms(
-        "intermediate_size", (TensorKind.DENSE_GATE, TensorKind.DENSE_UP, TensorKind.DENSE_DOWN)
-    ),
-    record=partial(_record, field="intermediate_size"),
+DENSE_WIDTH = _operation(
+    "dense_width",
+    "intermediate_size",
+    (TensorKind.DENSE_GATE, TensorKind.DENSE_UP, TensorKind.DENSE_DOWN),
 )

@@ -120,7 +120,8 @@ def standard_deviation(tensor: LazyTensor, start: int, stop: int, name: str) -> 
     """
     count = min(stop - start, max(8, _SAMPLED_VALUES // tensor.num_columns))
     rows = np.linspace(start, stop - 1, count).astype(np.int64)
-    deviation = float(tensor.take(rows).astype(np.float64).std())
+    with np.errstate(invalid="ignore", over="ignore"):  # what infinity gives is refused below
+        deviation = float(tensor.take(rows).astype(np.float64).std())
     if not math.isfinite(deviation):
         raise CheckpointError(
             f"{name!r} holds NaN or infinity, so new units cannot be made like its old ones",

@@ -1,111 +1,63 @@
 """Is the grown model the model that was promised? Two stages, as measured.
 
 1. The exact part: source and grown model under the same dials must lie within the noise that the
-   source itself shows between two attention implementations, measured in the same run.
+   source itself shows between two attention implementations, measured in the same run. The long
+   form also judges every layer on the source's own stream.
 2. The whole recipe, and each lossy dial alone, on text: measured and reported, never judged.
 """
 
-import gc
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from veche.checkpoint.config import read_config, spec_of
-from veche.core.errors import InputError
+from veche.checkpoint.reader import open_checkpoint
+from veche.core.errors import InputError, UnsupportedError
 from veche.core.progress import Progress, Silent
-from veche.planning.fields import value_of
 from veche.planning.plan import BuildPlan
-from veche.surgery.grow import steps_of_plan
-from veche.surgery.loading import Attention, Model, load_model, load_tokenizer
-from veche.surgery.operations.expert_gain import gain_of
+from veche.surgery.loading import load_tokenizer
+from veche.surgery.verification import layerwise, whole
 from veche.surgery.verification.compare import Comparison, windows
+from veche.surgery.verification.differences import differences
+from veche.surgery.verification.figures import (
+    FP32_TOLERANCE,
+    KL_RESOLUTION,
+    Dial,
+    Exact,
+    Form,
+    LayerError,
+    Verification,
+    Whole,
+)
+from veche.surgery.verification.form import FormChoice, chosen_form, free_memory
+from veche.surgery.verification.layerwise import Walked
+from veche.surgery.verification.variants import Experiment, experiment_of
 
-FP32_TOLERANCE = 1e-5
-"""Largest difference of two logits in float32, in parts of the largest logit."""
-KL_RESOLUTION = 1e-8
-"""KL that float32 logits within FP32_TOLERANCE can show; lower than that is nobody's difference."""
-_DIALS = (
-    "num_experts_per_tok", "norm_topk_prob", "rope_theta", "rope_scaling",
-    "max_position_embeddings", "hidden_act", "rms_norm_eps",
-)  # fmt: skip
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 _MIN_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exact:
-    """The exact part.
-
-    Attributes:
-        kl: KL(source‖grown) under the source's dials, in the checkpoint's dtype.
-        floor_kl: KL between the source under two attention implementations.
-        margin_kl: two standard errors of the difference of these two means.
-        max_abs_logit_diff: in float32.
-        logit_scale: the largest logit, in float32.
-        passed: kl ≤ floor_kl + max(margin_kl, 1e-8), and max_abs_logit_diff ≤ 1e-5 · logit_scale.
-    """
-
-    kl: float
-    floor_kl: float
-    margin_kl: float
-    max_abs_logit_diff: float
-    logit_scale: float
-    passed: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Whole:
-    """The whole recipe against the source, on text. NLL and KL in nats a token."""
-
-    nll_source: float
-    nll_target: float
-    kl: float
-    top1_agreement: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dial:
-    """One lossy field alone, on the source. NLL and KL in nats a token."""
-
-    name: str
-    value: Any
-    nll_delta: float
-    kl: float
-    top1_agreement: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verification:
-    """What was measured, and on how many tokens."""
-
-    exact: Exact
-    whole: Whole
-    dials: tuple[Dial, ...]
-    num_tokens: int
-    window_tokens: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VerifySettings:
-    """How much is measured.
+    """How much is measured, and how.
 
     Attributes:
         num_windows: windows of text.
         window_tokens: tokens in each.
         fp32_tokens: tokens of the float32 comparison, which is the slowest.
+        form: long (layer by layer), short (whole models), or what memory allows.
+        device: where the models run; auto is CUDA where there is a card.
     """
 
     num_windows: int = 4
     window_tokens: int = 512
     fp32_tokens: int = 256
+    form: FormChoice = "auto"
+    device: DeviceChoice = "auto"
 
 
 def verify(
@@ -124,146 +76,110 @@ def verify(
         target: the folder that `plan` made of it.
         plan: the plan.
         text: for NLL and KL; held out from whatever the models were fitted on.
-        settings: how much to measure.
+        settings: how much to measure, and how.
         progress: where to report.
 
     Raises:
         InputError: the text is too short.
         CheckpointError: a folder cannot be loaded.
+        UnsupportedError: the device is not there.
     """
-    settings = settings or VerifySettings()
-    lossy = [change for change in plan.fields if change.is_lossy and change.name in _DIALS]
-    with (progress or Silent()).task("verify", 6 + len(lossy)) as advance, torch.inference_mode():
-        bench = _Bench(source, target, plan, text, settings)
-        reference = bench.logits(bench.source())
-        advance(1)
-        exact = _exact(bench, advance)
-        whole = bench.compare(reference, bench.target_as_built())
-        advance(1)
-        dials = []
-        for change in lossy:
-            result = bench.compare(reference, bench.source({change.name: change.target}))
-            dials.append(_dial(change.name, change.target, result))
-            advance(1)
+    settings, progress = settings or VerifySettings(), progress or Silent()
+    device = _device(settings.device)
+    form = _form(source, target, settings, device, progress)
+    base, grown = (spec_of(read_config(folder)) for folder in (source, target))
+    experiment = experiment_of(plan, base, grown)
+    tokens_WT = _tokenize(source, text, settings)
+    with torch.inference_mode():
+        run = _walk if form == "long" else _run_whole
+        seen = run(source, target, experiment, tokens_WT, settings, device, progress)
+    figures = _figures(form, seen, experiment, window_tokens=tokens_WT.shape[1])
+    if figures.passed:
+        return figures
+    suspected = (*(layer.name for layer in figures.failed_layers), *figures.not_finite)
+    found = differences(
+        plan,
+        open_checkpoint(source),
+        open_checkpoint(target),
+        suspected=suspected,
+        progress=progress,
+    )
+    return replace(figures, differences=found)
+
+
+def _walk(
+    source: Path,
+    target: Path,
+    experiment: Experiment,
+    tokens_WT: Tensor,
+    settings: VerifySettings,
+    device: torch.device,
+    progress: Progress,
+) -> Walked:
+    total = layerwise.num_steps(open_checkpoint(source), open_checkpoint(target))
+    with progress.task("verify layer by layer", total) as advance:
+        return layerwise.walk(
+            source,
+            target,
+            experiment,
+            tokens_WT,
+            fp32_tokens=settings.fp32_tokens,
+            device=device,
+            advance=advance,
+        )
+
+
+def _run_whole(
+    source: Path,
+    target: Path,
+    experiment: Experiment,
+    tokens_WT: Tensor,
+    settings: VerifySettings,
+    device: torch.device,
+    progress: Progress,
+) -> Walked:
+    with progress.task("verify", whole.num_steps(experiment)) as advance:
+        comparisons = whole.compare_whole(
+            source,
+            target,
+            experiment,
+            tokens_WT,
+            fp32_tokens=settings.fp32_tokens,
+            device=device,
+            advance=advance,
+        )
+    return Walked(comparisons=comparisons, layers=(), not_finite=())
+
+
+def _figures(
+    form: Form, seen: Walked, experiment: Experiment, *, window_tokens: int
+) -> Verification:
+    pairs = seen.comparisons
+    exact, on_text = _exact(pairs), pairs["whole"]
     return Verification(
+        form=form,
+        passed=exact.passed and _all_passed(seen.layers) and not seen.not_finite,
         exact=exact,
         whole=Whole(
-            nll_source=whole.nll_p,
-            nll_target=whole.nll_q,
-            kl=whole.kl,
-            top1_agreement=whole.top1_agreement,
+            nll_source=on_text.nll_p,
+            nll_target=on_text.nll_q,
+            kl=on_text.kl,
+            top1_agreement=on_text.top1_agreement,
         ),
-        dials=tuple(dials),
-        num_tokens=whole.num_tokens,
-        window_tokens=bench.window_tokens,
+        dials=tuple(_dial(name, value, pairs[name]) for name, value in experiment.dials.items()),
+        layers=seen.layers,
+        not_finite=seen.not_finite,
+        num_tokens=on_text.num_tokens,
+        window_tokens=window_tokens,
     )
 
 
-class _Bench:
-    """Source and target under any dials, on the same tokens; one model in memory at a time."""
-
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        plan: BuildPlan,
-        text: str,
-        settings: VerifySettings,
-    ) -> None:
-        self._source, self._target, self._plan = source, target, plan
-        self._settings = settings
-        base, grown = spec_of(read_config(source)), spec_of(read_config(target))
-        self._base_dials = {
-            name: value_of(base, name)
-            for name in _DIALS
-            if value_of(base, name) != value_of(grown, name)
-        }
-        self._tokens_WT = _tokenize(source, text, settings)
-
-    @property
-    def window_tokens(self) -> int:
-        """Tokens in each window."""
-        return self._tokens_WT.shape[1]
-
-    def source(
-        self,
-        changes: Mapping[str, Any] | None = None,
-        *,
-        with_gain: bool = False,
-        dtype: torch.dtype | None = None,
-        attention: Attention = "sdpa",
-    ) -> Model:
-        """Load the source; a change of top-k brings its gain, as in the plan."""
-        changes = dict(changes or {})
-        model = load_model(
-            self._source, changes=changes, dtype=dtype or "auto", attention=attention
-        )
-        if with_gain or "num_experts_per_tok" in changes:
-            self._apply_gain(model)
-        return model
-
-    def target_under_source_dials(self, *, dtype: torch.dtype | None = None) -> Model:
-        """Load the grown model with the source's top-k and rope."""
-        return load_model(self._target, changes=self._base_dials, dtype=dtype or "auto")
-
-    def target_as_built(self) -> Model:
-        """Load the grown model as its config.json says."""
-        return load_model(self._target)
-
-    def logits(self, model: Model, tokens_WT: Tensor | None = None) -> list[Tensor]:
-        """Return [T, V] logits of each window, in the model's dtype."""
-        return list(self._forward(model, tokens_WT))
-
-    def compare(self, reference: list[Tensor], model: Model) -> Comparison:
-        """Compare a model with logits that were computed before."""
-        result = Comparison()
-        for window, expected, logits in zip(
-            self._tokens_WT, reference, self._forward(model), strict=True
-        ):
-            result.add(expected, logits, window)
-        return result
-
-    def compare_fp32(self) -> Comparison:
-        """Compare source and grown model in float32, on fewer tokens."""
-        tokens = self._tokens_WT[:1, : self._settings.fp32_tokens]
-        reference = self.logits(self.source(with_gain=True, dtype=torch.float32), tokens)
-        _free_memory()
-        result = Comparison()
-        model = self.target_under_source_dials(dtype=torch.float32)
-        result.add(reference[0], self.logits(model, tokens)[0], tokens[0])
-        return result
-
-    def _forward(self, model: Model, tokens_WT: Tensor | None = None) -> Iterator[Tensor]:
-        for window in self._tokens_WT if tokens_WT is None else tokens_WT:
-            yield model(input_ids=window[None], use_cache=False).logits[0]
-
-    def _apply_gain(self, model: Model) -> None:
-        """Scale the experts of a loaded source as expert_gain does, rounding as the files do."""
-        gains = [
-            gain_of(step.growth)
-            for step in steps_of_plan(self._plan)
-            if step.operation.name == "expert_gain"
-        ]
-        if not gains:
-            return
-        gain = gains[0]
-        dtype = getattr(torch, self._plan.base_spec.torch_dtype)
-        for name, weight in model.named_parameters():
-            if name.endswith("experts.down_proj"):
-                weight.data.copy_((weight.float() * gain).to(dtype))
+def _all_passed(layers: tuple[LayerError, ...]) -> bool:
+    return all(layer.passed for layer in layers)
 
 
-def _exact(bench: _Bench, advance: Any) -> Exact:
-    reference = bench.logits(bench.source(with_gain=True))
-    advance(1)
-    floor = bench.compare(reference, bench.source(with_gain=True, attention="eager"))
-    advance(1)
-    grown = bench.compare(reference, bench.target_under_source_dials())
-    advance(1)
-    del reference
-    _free_memory()
-    fp32 = bench.compare_fp32()
-    advance(1)
+def _exact(pairs: dict[str, Comparison]) -> Exact:
+    grown, floor, fp32 = pairs["exact"], pairs["floor"], pairs["fp32"]
     margin = 2 * math.hypot(grown.kl_standard_error, floor.kl_standard_error)
     is_close = fp32.max_abs_diff <= FP32_TOLERANCE * fp32.scale
     return Exact(
@@ -286,6 +202,30 @@ def _dial(name: str, value: Any, result: Comparison) -> Dial:
     )
 
 
+def _device(choice: DeviceChoice) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if choice == "cuda" and not has_cuda:
+        raise UnsupportedError(
+            "--device cuda: torch finds no CUDA device here", hint="use --device cpu"
+        )
+    return torch.device("cuda" if has_cuda and choice != "cpu" else "cpu")
+
+
+def _form(
+    source: Path,
+    target: Path,
+    settings: VerifySettings,
+    device: torch.device,
+    progress: Progress,
+) -> Form:
+    if settings.form != "auto":
+        return settings.form
+    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else free_memory()
+    form, reason = chosen_form(source, target, free_bytes=free)
+    progress.say(f"{form} form: {reason}")
+    return form
+
+
 def _tokenize(source: Path, text: str, settings: VerifySettings) -> Tensor:
     token_ids = load_tokenizer(source)(text, add_special_tokens=False, verbose=False)["input_ids"]
     if len(token_ids) < _MIN_TOKENS:
@@ -296,7 +236,3 @@ def _tokenize(source: Path, text: str, settings: VerifySettings) -> Tensor:
     return windows(
         token_ids, num_windows=settings.num_windows, window_tokens=settings.window_tokens
     )
-
-
-def _free_memory() -> None:
-    gc.collect()

@@ -1,0 +1,82 @@
+"""The short form: whole models in memory, one at a time. This file imports torch."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from veche.checkpoint.config import read_config, spec_of
+from veche.core.progress import Advance
+from veche.surgery.loading import Model, load_model
+from veche.surgery.verification.compare import Comparison
+from veche.surgery.verification.variants import Experiment, Side, Variant
+from veche.surgery.verification.weights import scaled_in_place
+
+
+def num_steps(experiment: Experiment) -> int:
+    """Return how often `compare_whole` advances."""
+    return len({pair.reference for pair in experiment.pairs.values()}) + len(experiment.pairs)
+
+
+def compare_whole(
+    source: Path,
+    target: Path,
+    experiment: Experiment,
+    tokens_WT: Tensor,
+    *,
+    fp32_tokens: int,
+    device: torch.device,
+    advance: Advance,
+) -> dict[str, Comparison]:
+    """Load every variant in turn and compare the pairs, by name.
+
+    Args:
+        source: the folder that was grown.
+        target: the grown folder.
+        experiment: what to run, and what to compare.
+        tokens_WT: the text.
+        fp32_tokens: tokens of the first window that are run in float32.
+        device: where the models run.
+        advance: called with 1 for each model that was run.
+
+    Raises:
+        CheckpointError: a folder cannot be loaded.
+    """
+    folders: dict[Side, Path] = {"source": source, "target": target}
+
+    def run(variant: Variant) -> Iterator[Tensor]:
+        model = _load(folders[variant.side], variant, device)
+        for tokens_T in tokens_of(variant):
+            yield model(input_ids=tokens_T[None], use_cache=False).logits[0]
+
+    def tokens_of(variant: Variant) -> Tensor:
+        given_WT = tokens_WT[:1, :fp32_tokens] if variant.is_fp32 else tokens_WT
+        return given_WT.to(device)
+
+    comparisons: dict[str, Comparison] = {}
+    for reference in {pair.reference: None for pair in experiment.pairs.values()}:
+        expected = list(run(experiment.variants[reference]))
+        advance(1)
+        for name, pair in experiment.pairs.items():
+            if pair.reference == reference:
+                gc.collect()
+                variant, comparisons[name] = experiment.variants[pair.other], Comparison()
+                runs = zip(expected, run(variant), tokens_of(variant), strict=True)
+                for reference_TV, other_TV, tokens_T in runs:
+                    comparisons[name].add(reference_TV, other_TV, tokens_T)
+                advance(1)
+    return comparisons
+
+
+def _load(folder: Path, variant: Variant, device: torch.device) -> Model:
+    model = load_model(
+        folder,
+        changes=variant.changes,
+        dtype=torch.float32 if variant.is_fp32 else "auto",
+        attention=variant.attention,
+    )
+    dtype = getattr(torch, spec_of(read_config(folder)).torch_dtype)
+    scaled_in_place(dict(model.named_parameters()), variant.gain, dtype)
+    return model.to(device)
