@@ -236,5 +236,8 @@ def test_executors_are_named():
     with pytest.raises(InputError, match="no executor 'slurm'") as caught:
         executor_named("slurm")
     assert "local, ray" in caught.value.hint
+    with pytest.raises(InputError, match=r"127\.0\.0\.1 does not answer at port 1") as caught:
+        executor_named("ray", ray_address="127.0.0.1:1")
+    assert "ray status" in caught.value.hint
     with pytest.raises(InputError, match="not --executor ray"):
         executor_named("local", ray_address="auto")

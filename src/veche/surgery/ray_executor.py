@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import socket
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from veche.surgery.shards import ShardHashes, ShardJob
 _MAX_RETRIES = 5
 """How often a shard is begun anew after its worker, or the machine it is on, died."""
 _PATIENCE_S = 0.5
+_GREETING_S = 10.0
 _FAREWELL_S = 30.0
 """How long cancelled tasks may take to be gone."""
 _OBJECT_STORE_BYTES = 80 << 20
@@ -42,12 +44,14 @@ class RayExecutor:
     address: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse where Ray is not installed.
+        """Refuse where Ray is not installed, or nobody listens at the address.
 
         Raises:
             MissingExtraError: names the extra.
+            InputError: names the address.
         """
         require_extra("ray")
+        _require_listener(_resolved(self.address))
 
     def write(
         self, work: ShardWork, *, num_workers: int | None, advance: Advance
@@ -151,7 +155,7 @@ def _cluster(address: str | None, num_workers: int | None) -> Iterator[ModuleTyp
     if ray.is_initialized():
         yield ray
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = _resolved(address)
     own = {"num_cpus": num_workers, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         ray.init(
@@ -163,11 +167,30 @@ def _cluster(address: str | None, num_workers: int | None) -> Iterator[ModuleTyp
         )
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(
-            f"no Ray cluster can be used at {address!r}: {reason[0]}",
-            hint="ray status shows a cluster's address; without one, leave --ray-address out",
-        ) from error
+        raise _unusable(address, reason[0]) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _resolved(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS") or "local"
+
+
+def _require_listener(address: str) -> None:
+    """Refuse an address at which nobody listens: Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # a word, such as auto, which Ray knows or refuses at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_GREETING_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unusable(address, f"{host} does not answer at port {port} ({error})") from error
+
+
+def _unusable(address: str, reason: str) -> InputError:
+    return InputError(
+        f"no Ray cluster can be used at {address!r}: {reason}",
+        hint="ray status shows a cluster's address; without one, leave --ray-address out",
+    )
