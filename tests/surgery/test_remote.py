@@ -194,6 +194,20 @@ def test_every_interruption_of_an_upload_resumes_to_the_same_bytes(s3, plan, exp
         assert staged_files() == []
 
 
+def test_an_upload_that_stops_in_mid_file_leaves_no_parts_behind(s3, tmp_path):
+    with (tmp_path / "large.safetensors").open("wb") as file:
+        file.truncate(192 << 20)
+
+    def stop(amount):
+        if amount:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RemoteFolder("s3://grown/out").store(tmp_path / "large.safetensors", stop)
+    assert not s3.call_s3("list_multipart_uploads", Bucket="grown").get("Uploads")
+    assert contents(s3, "grown") == {}
+
+
 def test_an_interrupted_fetch_goes_on_behind_the_last_whole_file(s3, plan, expected):
     first = StopDuring("fetch", 300_000)
     with pytest.raises(KeyboardInterrupt):
