@@ -103,6 +103,6 @@ def build(
         return
     stdout.print(
         f"{report.target}: {report.num_tensors} tensors, {format_bytes(report.num_bytes)}, "
-        f"{len(report.shards)} shards",
+        f"{len(report.shards)} shard{'' if len(report.shards) == 1 else 's'}",
         markup=False,
     )

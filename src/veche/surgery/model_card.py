@@ -4,6 +4,7 @@ Source of the header's keys: https://huggingface.co/docs/hub/model-cards, "Model
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ VERIFICATION_MARK = "<!-- veche: verification -->"
 """Where `veche verify --card` puts its figures."""
 _CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag", "base_model")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CACHED = re.compile(r"models--([A-Za-z0-9][\w.-]*?)--([\w.-]+)")
+"""A model's folder in the hub's cache, https://huggingface.co/docs/huggingface_hub/guides/manage-cache"""
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 
 
@@ -27,7 +30,7 @@ def model_card(plan: BuildPlan, source: Path) -> str:
     header = yaml.safe_dump(_header(plan, source), allow_unicode=True, sort_keys=False)
     parts = (
         f"---\n{header}---\n",
-        plan_markdown(plan, "en"),
+        plan_markdown(replace(plan, base=_base_name(plan, source)), "en"),
         (
             f"Made by veche {__version__} in mode `{plan.mode}` with seed {plan.seed}. "
             f"{_promise(plan)}\n"
@@ -62,13 +65,28 @@ def front_matter(folder: Path) -> dict[str, Any]:
 def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
     found = front_matter(source)
     header = {key: found[key] for key in _CARRIED if key in found}
-    if _HUB_ID.fullmatch(plan.base) and not Path(plan.base).exists():
-        header["base_model"] = plan.base
+    if base := _hub_id(plan, source):
+        header["base_model"] = base
     return {
         **header,
         "library_name": "transformers",
         "tags": ["veche", "moe", "model-growth"],
     }
+
+
+def _hub_id(plan: BuildPlan, source: Path) -> str:
+    """Return the base's name on the hub, if the plan or the hub's own cache says it, else ""."""
+    if _HUB_ID.fullmatch(plan.base) and not Path(plan.base).exists():
+        return plan.base
+    cached = [found for part in source.resolve().parts if (found := _CACHED.fullmatch(part))]
+    return f"{cached[-1][1]}/{cached[-1][2]}" if cached else ""
+
+
+def _base_name(plan: BuildPlan, source: Path) -> str:
+    """Return how the card calls the base: a folder by its last name alone."""
+    if hub_id := _hub_id(plan, source):
+        return hub_id
+    return Path(plan.base).name or plan.base
 
 
 def _promise(plan: BuildPlan) -> str:
