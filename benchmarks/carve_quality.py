@@ -1,8 +1,11 @@
-"""How good is a carved model? NLL on held-out text against the dense one, with fewer experts.
+"""How good is a carved model? NLL against the dense one, with fewer experts, on several texts.
 
-Usage: python benchmarks/carve_quality.py [dense folder] [--carved folder] [--windows 16]
+Usage: python benchmarks/carve_quality.py [dense folder] [--experts 16] [--fit 0.75] [--refit]
+       [--windows 4] [--maths FILE.jsonl] [--carved folder]
 
 Without a folder the demo's model is used; without --carved it is carved into a temporary folder.
+Texts: the half of Python's help topics that was not calibrated on; source code of the standard
+library; the Russian README; GSM8K's questions and answers, where the file is there.
 Compared: the fitted router; an oracle, which sees each expert's contribution and keeps the largest;
 a random partition with a random router. Random choices are seeded.
 
@@ -10,9 +13,11 @@ Shape suffixes: N tokens, E experts, C units of an expert, H model width, T toke
 """
 
 import argparse
+import inspect
+import json
+import re
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,9 @@ from veche.surgery.loading import Model, load_model, load_tokenizer
 from veche.surgery.verification.compare import Comparison, windows
 
 WINDOW_TOKENS = 512
+ROOT = Path(__file__).resolve().parents[1]
+MATHS = ROOT.parent / "shared/data/gsm8k_solutions/example_model_solutions.jsonl"
+CODE = ("argparse", "ast", "collections", "datetime", "decimal", "difflib", "json", "typing")
 
 
 @dataclass(slots=True)
@@ -42,6 +50,7 @@ class Router:
 
     def __call__(self, hidden_NH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return scores, equal weights and the chosen experts."""
+        hidden_NH = hidden_NH.reshape(-1, hidden_NH.shape[-1])
         norms_NE = self._contribution_norms(hidden_NH)
         scores_NE = norms_NE if self.is_oracle else hidden_NH @ self.gate.weight.T
         agreed_NE = kept_experts(scores_NE, self.top_k) * kept_experts(norms_NE, self.top_k)
@@ -57,6 +66,21 @@ class Router:
             gate_NC, up_NC = (hidden_NH @ gate_up_CH.T).chunk(2, dim=1)
             norms.append(((self.experts.act_fn(gate_NC) * up_NC) @ down_HC.T).norm(dim=1))
         return torch.stack(norms, dim=1)
+
+
+def texts(maths: Path) -> dict[str, str]:
+    """Return the texts by kind; none was calibrated on by default."""
+    modules = [__import__(name) for name in CODE]
+    kinds = {
+        "help": heldout_text(),
+        "code": "\n\n".join(inspect.getsource(module)[:40_000] for module in modules),
+        "russian": (ROOT / "README.ru.md").read_text(encoding="utf-8"),
+    }
+    if maths.is_file():
+        rows = [json.loads(line) for line in maths.read_text(encoding="utf-8").splitlines()]
+        pairs = [row["question"] + "\n" + row["ground_truth"] for row in rows]
+        kinds["maths"] = re.sub(r"<<.*?>>", "", "\n\n".join(pairs))
+    return kinds
 
 
 def routed(model: Model, top_k: int, *, is_oracle: bool) -> list[Router]:
@@ -103,15 +127,15 @@ def compare(dense_states: list[Tensor], model: Model, tokens_WT: Tensor) -> Comp
 
 
 @torch.no_grad()
-def measure(source: Path, carved: Path, num_windows: int) -> None:
-    """Print the table."""
-    token_ids = load_tokenizer(source)(heldout_text(), verbose=False)["input_ids"]
-    tokens_WT = windows(token_ids, num_windows=num_windows, window_tokens=WINDOW_TOKENS)
-    dense_states = list(final_states(load_model(source, dtype=torch.float32), tokens_WT))
+def measure(source: Path, carved: Path, kinds: dict[str, Tensor]) -> None:
+    """Print the table: the loss of NLL by kind of text, and how often the router is right."""
+    dense = load_model(source, dtype=torch.float32)
+    dense_states = {kind: list(final_states(dense, kinds[kind])) for kind in kinds}
+    del dense
     model = load_model(carved, dtype=torch.float32)
-    num_experts = model.config.num_local_experts
+    num_experts = model.model.layers[0].mlp.experts.down_proj.shape[0]
     top_ks = (num_experts * 3 // 4, num_experts // 2)
-    print(f"{'router':<28}{'k':>4}{'NLL':>9}{'loss':>9}{'KL':>9}{'top-1':>8}{'hits':>7}{'s':>6}")
+    print(f"{'router':<26}{'k':>4}" + "".join(f"{kind + ' (hits)':>18}" for kind in kinds))
     for label, is_oracle, choices in (
         ("fitted", False, (num_experts, *top_ks)),
         ("oracle", True, top_ks),
@@ -120,34 +144,61 @@ def measure(source: Path, carved: Path, num_windows: int) -> None:
         if label.startswith("random"):
             randomize(model)
         for top_k in choices:
-            started = time.perf_counter()
-            routers = routed(model, top_k, is_oracle=is_oracle)
-            result = compare(dense_states, model, tokens_WT)
-            hits = sum(sum(router.hits) / len(router.hits) for router in routers) / len(routers)
-            print(
-                f"{label:<28}{top_k:>4}{result.nll_q:>9.4f}{result.nll_q - result.nll_p:>9.4f}"
-                f"{result.kl:>9.4f}{result.top1_agreement:>8.3f}{hits:>7.3f}"
-                f"{time.perf_counter() - started:>6.0f}",
-                flush=True,
-            )
-    print(f"dense NLL {result.nll_p:.4f} on {result.num_tokens} held-out tokens")
+            print(f"{label:<26}{top_k:>4}", end="", flush=True)
+            for kind, tokens_WT in kinds.items():
+                routers = routed(model, top_k, is_oracle=is_oracle)
+                result = compare(dense_states[kind], model, tokens_WT)
+                hits = sum(sum(router.hits) / len(router.hits) for router in routers) / len(routers)
+                print(f"{result.nll_q - result.nll_p:>+11.3f} ({hits:.2f})", end="", flush=True)
+            print()
+    print_dense(model, dense_states, kinds)
 
 
-def main() -> None:
+def print_dense(model: Model, states: dict[str, list[Tensor]], kinds: dict[str, Tensor]) -> None:
+    """Print the dense model's own NLL, to which the losses above are to be added."""
+    print(f"{'dense NLL':<30}", end="")
+    for kind, tokens_WT in kinds.items():
+        total = Comparison()
+        for state_TH, tokens_T in zip(states[kind], tokens_WT, strict=True):
+            logits_TV = model.lm_head(state_TH)
+            total.add(logits_TV, logits_TV, tokens_T)
+        print(f"{total.nll_p:>11.3f}       ", end="")
+    print(f"\n{total.num_tokens} predictions of each kind")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """Read the arguments, carve if need be, measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("source", nargs="?", type=Path, help="dense checkpoint folder")
     parser.add_argument("--carved", type=Path, help="what `veche carve` made of it")
-    parser.add_argument("--windows", type=int, default=16, help=f"of {WINDOW_TOKENS} tokens each")
-    arguments = parser.parse_args()
-    source = arguments.source or source_folder()
+    parser.add_argument("--experts", type=int, default=CarveSettings().num_experts)
+    parser.add_argument("--fit", type=float, default=0.75, help="share of experts fitted for")
+    parser.add_argument("--refit", action="store_true", help="refit `down`, see `veche carve`")
+    parser.add_argument("--windows", type=int, default=4, help=f"of {WINDOW_TOKENS} tokens, a kind")
+    parser.add_argument("--maths", type=Path, default=MATHS, help="GSM8K in JSON lines")
+    given = parser.parse_args(arguments)
+    source = given.source or source_folder()
+    tokenizer = load_tokenizer(source)
+    kinds = {
+        kind: windows(
+            tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"],
+            num_windows=given.windows,
+            window_tokens=WINDOW_TOKENS,
+        )
+        for kind, text in texts(given.maths).items()
+    }
     with tempfile.TemporaryDirectory() as scratch:
-        carved = arguments.carved
+        carved = given.carved
         if carved is None:
             carved = Path(scratch) / "carved"
-            report = carve(source, carved, CarveSettings())
-            print(f"carved in {report.seconds:.0f} s: {report.equality}")
-        measure(source, carved, arguments.windows)
+            settings = CarveSettings(
+                num_experts=given.experts,
+                fit_experts_per_tok=round(given.fit * given.experts),
+                refit=given.refit,
+            )
+            report = carve(source, carved, settings)
+            print(f"{settings}\ncarved in {report.seconds:.0f} s: {report.equality}")
+        measure(source, carved, kinds)
 
 
 if __name__ == "__main__":

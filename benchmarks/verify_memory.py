@@ -167,12 +167,14 @@ def measure(folder: Path, depths: list[int], num_windows: int) -> None:
         target = grow(source, folder / f"grown-{depth}")
         layer = layer_bytes(target)
         print(f"{depth} layers of {layer / 1e6:.0f} MB, grown:")
-        runs = {form: verify_alone(source, target, form, num_windows) for form in base}
-        for form, run in runs.items():
-            extra = run.peak_bytes - base[form].peak_bytes
+        runs = {}
+        for form, tiny in base.items():
+            run = runs[form] = verify_alone(source, target, form, num_windows)
+            extra = run.peak_bytes - tiny.peak_bytes
             print(
                 f"  {form:<6}{run.seconds:>8.1f} s  peak {run.peak_bytes / 1e6:>6.0f} MB, "
-                f"{extra / layer:>5.2f} layers above the tiny model's"
+                f"{extra / layer:>5.2f} layers above the tiny model's",
+                flush=True,
             )
         long, short = runs["long"], runs["short"]
         share = (long.peak_bytes - base["long"].peak_bytes) / (LIMIT_LAYERS * layer)

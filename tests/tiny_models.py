@@ -58,6 +58,22 @@ def tiny_llama(path: Path, *, seed: int = 0, **changes: Any) -> Path:
     return _write(LlamaForCausalLM, config, path, seed)
 
 
+def tiny_qwen2(path: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write a random dense Qwen2: q, k and v have biases, and they are not 0."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(**{**_SHAPE, "intermediate_size": 48, **changes})
+    return _write(Qwen2ForCausalLM, config, path, seed)
+
+
+def tiny_qwen3(path: Path, *, seed: int = 0, **changes: Any) -> Path:
+    """Write a random dense Qwen3: queries and keys are normalised, by weights that are not 1."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    config = Qwen3Config(**{**_SHAPE, "intermediate_size": 48, **changes})
+    return _write(Qwen3ForCausalLM, config, path, seed)
+
+
 def tiny_tokenizer(path: Path, *, chat_template: str | None = CHAT_TEMPLATE) -> None:
     """Write a byte-level BPE tokenizer: any UTF-8 text, Cyrillic in halves of characters."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -88,6 +104,9 @@ def _write(model_class: Any, config: Any, path: Path, seed: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = model_class(config)
+        for name, weight in model.named_parameters():
+            if name.endswith((".bias", "q_norm.weight", "k_norm.weight")):
+                weight.data += 0.5 * torch.rand_like(weight)
     model.save_pretrained(path)
     tiny_tokenizer(path)
     return path

@@ -35,6 +35,8 @@ FRAMEWORK_FILES = {
     "surgery/carving/carve.py",
     "surgery/carving/check.py",
     "surgery/carving/fit.py",
+    "surgery/carving/layer_fit.py",
+    "surgery/carving/refit.py",
     "surgery/verification/compare.py",
     "surgery/verification/layerwise.py",
     "surgery/verification/predictions.py",

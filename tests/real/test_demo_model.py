@@ -124,14 +124,39 @@ def test_a_demo_that_is_stopped_leaves_no_half_of_a_model(tmp_path, monkeypatch,
     assert [file.name for file in out.iterdir()] == [RECORD_NAME]
 
 
-def test_verification_finds_the_exact_part_in_the_noise_and_the_rest_bearable(real_model):
-    figures = verify(
+def measured(real_model, form):
+    return verify(
         real_model.carved,
         real_model.grown,
         real_model.plan,
         heldout_text(),
-        settings=VerifySettings(num_windows=1, window_tokens=256, fp32_tokens=64),
+        settings=VerifySettings(num_windows=1, window_tokens=256, fp32_tokens=64, form=form),
     )
+
+
+@pytest.fixture(scope="module")
+def figures(real_model):
+    """Return what the short form says."""
+    return measured(real_model, "short")
+
+
+def test_verification_layer_by_layer_says_the_same(real_model, figures):
+    long = measured(real_model, "long")
+    assert long.passed
+    assert len(long.layers) == 30 + 3
+    # The same arithmetic; lm_head is multiplied in parts, which may round bfloat16 otherwise.
+    assert long.exact.kl == pytest.approx(figures.exact.kl, rel=1e-3)
+    assert long.exact.floor_kl == pytest.approx(figures.exact.floor_kl, rel=1e-3)
+    assert long.exact.logit_scale == pytest.approx(figures.exact.logit_scale, rel=1e-5)
+    assert long.exact.max_abs_logit_diff <= 1e-5 * long.exact.logit_scale
+    assert long.whole.nll_target == pytest.approx(figures.whole.nll_target, rel=1e-3)
+    assert long.whole.kl == pytest.approx(figures.whole.kl, rel=1e-3)
+    for layer in long.layers:
+        assert layer.own_error < 1e-5
+        assert layer.stream_error <= 3 * layer.stream_floor
+
+
+def test_verification_finds_the_exact_part_in_the_noise_and_the_rest_bearable(figures):
     exact, whole = figures.exact, figures.whole
     assert exact.max_abs_logit_diff <= 1e-5 * exact.logit_scale
     # Two bfloat16 noises of one size, on few tokens: which is the larger is left to chance.

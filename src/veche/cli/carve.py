@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def carve(
-    source: Annotated[Path, typer.Argument(help="A folder with a dense Llama model; only read.")],
+    source: Annotated[
+        Path, typer.Argument(help="A folder with a dense llama, qwen2 or qwen3; only read.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to make.")],
     num_experts: Annotated[int, typer.Option("--experts", min=2, help="Experts a layer.")] = 16,
     top_k: Annotated[
         int | None,
-        typer.Option(min=1, help="Experts a token.", show_default="all: the same function"),
+        typer.Option(min=1, help="Experts a token.", show_default="all; with --refit the fit's"),
     ] = None,
     fit_top_k: Annotated[
         int | None,
@@ -30,6 +32,10 @@ def carve(
     tokens: Annotated[
         int | None, typer.Option(min=1, help="Calibration tokens.", show_default="32768")
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="Refit `down` for fewer experts; with all it is not exact."),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random number.")
     ] = 0,
@@ -52,6 +58,7 @@ def carve(
             fit_experts_per_tok=fit_top_k,
             calibration_tokens=tokens or CarveSettings().calibration_tokens,
             seed=seed,
+            refit=refit,
         ),
         text=None if text is None else read_text(text),
         progress=TerminalProgress(),
@@ -67,8 +74,11 @@ def show_carving(report: "CarveReport") -> None:
     stdout.print(f"{report.target} ({report.seconds:.0f} s)", markup=False)
     if report.equality is not None:
         equal = report.equality
+        dense = "the dense model"
+        if report.settings.refit:
+            dense = "the dense model with the refitted `down`"
         stdout.print(
-            f"with all experts it is the dense model: KL {equal.kl:.1e}, max|Δlogit| "
+            f"with all experts it is {dense}: KL {equal.kl:.1e}, max|Δlogit| "
             f"{equal.max_abs_logit_diff:.1e} at a logit scale of {equal.logit_scale:.3g}"
         )
     kept = sum(report.kept_energy) / len(report.kept_energy)

@@ -1,5 +1,10 @@
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -253,3 +258,65 @@ class TestFailures:
         with pytest.raises(KeyboardInterrupt):
             _carve(dense, tmp_path / "out")
         assert list(tmp_path.iterdir()) == []
+
+
+class TestWorkshop:
+    """What lies in the way of the work is kept: it may be somebody's."""
+
+    def test_a_folder_of_somebody_elses(self, dense, tmp_path):
+        (tmp_path / "out.partial").mkdir()
+        (tmp_path / "out.partial" / "thesis.txt").write_text("mine")
+        with pytest.raises(OutputError, match=r"thesis\.txt"):
+            _carve(dense, tmp_path / "out")
+        assert (tmp_path / "out.partial" / "thesis.txt").read_text() == "mine"
+        assert not (tmp_path / "out").exists()
+
+    def test_an_interrupted_build_of_something_else(self, dense, tmp_path):
+        (tmp_path / "out.partial").mkdir()
+        (tmp_path / "out.partial" / ".veche_journal.json").write_text('{"key": "a build"}')
+        (tmp_path / "out.partial" / "model-00001-of-00002.safetensors").write_text("work")
+        with pytest.raises(OutputError, match="begun with another"):
+            _carve(dense, tmp_path / "out")
+        assert len(list((tmp_path / "out.partial").glob("model*"))) == 1
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            "veche.surgery.carving.carve.write_carved",
+            "veche.surgery.carving.carve.check_equality",
+            "veche.surgery.workshop._clear",
+        ],
+    )
+    def test_a_kill_leaves_no_model_and_the_same_command_ends_as_if_uninterrupted(
+        self, dense, carved, tmp_path, where
+    ):
+        """Killed before the files, after them, and after the last rename."""
+        script = (
+            "import os, signal, sys\n"
+            "from pathlib import Path\n"
+            "from unittest import mock\n"
+            "import test_carving as t\n"
+            "kill = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)\n"
+            f"with mock.patch({where!r}, kill):\n"
+            "    t._carve(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        )
+        target = tmp_path / "out"
+        paths = [str(Path(__file__).parent), str(Path(__file__).parents[2]), *sys.path]
+        killed = subprocess.run(
+            [sys.executable, "-c", script, dense, target],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL
+        if where.endswith("_clear"):
+            with pytest.raises(OutputError, match="not empty"):
+                _carve(dense, target)
+        else:
+            assert not target.exists()
+            _carve(dense, target)
+        assert _bytes_in(target) == _bytes_in(carved[0])
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def _bytes_in(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,16 +1,19 @@
-"""Carve a dense Llama checkpoint into a Mixtral one, without training.
+"""Carve a dense checkpoint into a mixture of experts, without training.
 
 Every feed-forward layer's I hidden units become E disjoint experts of I/E units, and a linear
 router learns from activations on calibration text which of them a token needs. With k = E the
 experts add up to the dense layer; with k < E the carved model is a measured approximation.
+Llama becomes Mixtral, Qwen2 becomes Qwen2-MoE, Qwen3 becomes Qwen3-MoE.
 
 Sources: CMoE (arXiv:2502.04416), LLaMA-MoE (arXiv:2406.16554), MoEfication (arXiv:2110.01786).
 This file imports torch.
 """
 
+import hashlib
+import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +21,20 @@ from typing import Any
 
 from torch import Tensor
 
+from veche import __version__
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
-from veche.core.errors import InputError
-from veche.core.files import PARTIAL_SUFFIX, disk_error, require_empty
+from veche.core.errors import InputError, OutputError
+from veche.core.files import PARTIAL_SUFFIX, require_empty
 from veche.core.progress import Progress, Silent
 from veche.surgery.carving.calibration import calibration_text, heldout_text
 from veche.surgery.carving.check import Equality, check_equality
 from veche.surgery.carving.files import write_carved
 from veche.surgery.carving.fit import fit_layers
-from veche.surgery.carving.source import require_carvable
+from veche.surgery.carving.layer_fit import CarvedLayer, Division
+from veche.surgery.carving.source import require_carvable, shared_units
 from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.compare import windows
+from veche.surgery.workshop import finish_if_done, workshop
 
 _WINDOW_TOKENS = 512
 _MAX_CHARACTERS_A_TOKEN = 8
@@ -40,11 +46,15 @@ class CarveSettings:
 
     Attributes:
         num_experts: E; it must divide the width of the feed-forward layers.
-        num_experts_per_tok: k in the carved config.json; None means all, which is exact.
+        num_experts_per_tok: k in the carved config.json; None means all, which is exact, or with
+            `refit` the k of the fit.
         fit_experts_per_tok: k that partitions and routers are fitted for; None means ¾ of E.
         calibration_tokens: how much of the calibration text to look at.
         check_tokens: on how much held-out text to prove equality at k = E; 0 proves nothing.
         seed: of the router's stochastic refinement.
+        refit: refit `down` by ridge regression, so that the kept experts make up for the dropped
+            ones. With fewer experts it is nearer to the dense model, with all of them it no
+            longer is the dense model.
     """
 
     num_experts: int = 16
@@ -53,11 +63,12 @@ class CarveSettings:
     calibration_tokens: int = 32_768
     check_tokens: int = 512
     seed: int = 0
+    refit: bool = False
 
     @property
     def top_k(self) -> int:
-        """The carved model's k."""
-        return self.num_experts_per_tok or self.num_experts
+        """The carved model's k; with a refit, which is made for one k, that one if not given."""
+        return self.num_experts_per_tok or (self.fit_top_k if self.refit else self.num_experts)
 
     @property
     def fit_top_k(self) -> int:
@@ -75,7 +86,8 @@ class CarveReport:
         calibration_tokens: tokens that were really looked at.
         kept_energy: for each layer, the share of its output energy in kept experts, at the fit's k.
         hit_rate: for each layer, the share of kept experts that an oracle would keep, at that k.
-        equality: the carved model with k = E against the dense one; None when not checked.
+        equality: the carved model with k = E against the dense one, with the refitted `down`
+            where there is one; None when not checked.
         seconds: wall time.
     """
 
@@ -103,10 +115,12 @@ def carve(
     """Carve the dense checkpoint in `source` into the new folder `target`.
 
     The work is done in `target`.partial, which becomes `target` by one rename once equality at
-    k = E is proved in float32, and is removed on any error. `source` is only read.
+    k = E is proved in float32, and is removed on any error. What a kill leaves there is continued
+    by the same command; a folder of that name that is not veche's is refused. `source` is only
+    read.
 
     Args:
-        source: a folder with a dense Llama model in safetensors, and its tokenizer.
+        source: a folder with a dense llama, qwen2 or qwen3 model in safetensors, and its tokenizer.
         target: must not exist, or be empty.
         settings: how to carve.
         text: calibration text; None means Python's help topics.
@@ -114,30 +128,25 @@ def carve(
 
     Raises:
         CheckpointError: the source is missing, damaged, or in pickle files.
-        UnsupportedError: Mixtral has no room for the source's architecture.
+        UnsupportedError: no family of mixtures has room for the source's architecture.
         RecipeError: the settings do not fit the source.
         InputError: the text is too short.
-        OutputError: the target is taken.
+        OutputError: the target is taken, or something else is at work there.
         DiskError: the target could not be written.
         VerificationError: with k = E the carved model is not the dense one.
     """
     started = time.perf_counter()
     progress = progress or Silent()
-    require_empty(target, advice="choose another folder, or remove this one first")
     checkpoint = open_checkpoint(source)
     require_carvable(checkpoint, settings.num_experts, top_ks=(settings.top_k, settings.fit_top_k))
+    key = _key(checkpoint, settings, text)
+    finish_if_done(target, key)
+    require_empty(target, advice="choose another folder, or remove this one first")
     tokens_WT = _calibration_tokens(checkpoint, text, settings.calibration_tokens)
-    layers = fit_layers(
-        load_model(source),
-        tokens_WT,
-        num_experts=settings.num_experts,
-        top_k=settings.fit_top_k,
-        seed=settings.seed,
-        progress=progress,
-    )
-    with _workshop(target) as folder:
+    with _cleared_on_error(target, key) as folder:
+        layers = _fit(checkpoint, tokens_WT, settings, progress)
         write_carved(folder, checkpoint, layers, top_k=settings.top_k, note=_note(settings))
-        equality = _check(checkpoint, folder, settings, progress)
+        equality = _check(checkpoint, folder, layers, settings, progress)
     return CarveReport(
         target=str(target),
         settings=settings,
@@ -146,6 +155,24 @@ def carve(
         hit_rate=tuple(layer.hit_rate for layer in layers),
         equality=equality,
         seconds=time.perf_counter() - started,
+    )
+
+
+def _fit(
+    checkpoint: Checkpoint, tokens_WT: Tensor, settings: CarveSettings, progress: Progress
+) -> list[CarvedLayer]:
+    division = Division(
+        num_experts=settings.num_experts,
+        top_k=settings.fit_top_k,
+        num_shared=shared_units(checkpoint.spec, settings.num_experts),
+    )
+    return fit_layers(
+        load_model(checkpoint.folder),
+        tokens_WT,
+        division,
+        is_refitted=settings.refit,
+        seed=settings.seed,
+        progress=progress,
     )
 
 
@@ -166,7 +193,11 @@ def _calibration_tokens(checkpoint: Checkpoint, text: str | None, num_tokens: in
 
 
 def _check(
-    checkpoint: Checkpoint, folder: Path, settings: CarveSettings, progress: Progress
+    checkpoint: Checkpoint,
+    folder: Path,
+    layers: Sequence[CarvedLayer],
+    settings: CarveSettings,
+    progress: Progress,
 ) -> Equality | None:
     if not settings.check_tokens:
         return None
@@ -178,7 +209,7 @@ def _check(
     )
     with progress.task("check", 2 * len(tokens_WT)) as advance:
         return check_equality(
-            checkpoint.folder, folder, tokens_WT, top_k=settings.top_k, advance=advance
+            checkpoint.folder, folder, layers, tokens_WT, top_k=settings.top_k, advance=advance
         )
 
 
@@ -194,21 +225,32 @@ def _note(settings: CarveSettings) -> dict[str, Any]:
         "fit_experts_per_tok": settings.fit_top_k,
         "calibration_tokens": settings.calibration_tokens,
         "seed": settings.seed,
+        "refit": settings.refit,
     }
 
 
 @contextmanager
-def _workshop(target: Path) -> Iterator[Path]:
-    """Yield a folder to work in; it becomes `target` when the block succeeds, else it goes."""
+def _cleared_on_error(target: Path, key: str) -> Iterator[Path]:
+    """Yield a folder to work in; it becomes `target` when the block succeeds, else it goes.
+
+    NOTE: nothing is removed that was there before the workshop let us in, and it lets nobody into
+    a folder that holds what is not veche's, or an interrupted work of another key.
+    """
     folder = target.with_name(target.name + PARTIAL_SUFFIX)
+    is_ours = not folder.exists()
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        yield folder
-        if target.is_dir():
-            target.rmdir()
-        folder.rename(target)
-    except OSError as error:
-        raise disk_error(error, target) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with workshop(target, key, resume=True, discard_stale=False) as folder:
+            is_ours = True
+            yield folder
+    except BaseException as error:
+        if is_ours and not isinstance(error, OutputError):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _key(checkpoint: Checkpoint, settings: CarveSettings, text: str | None) -> str:
+    """Return a hash of what the result depends on: settings, text, the source's files and dates."""
+    files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint.shards]
+    text = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
+    content = {"carve": asdict(settings), "text": text, "veche": __version__, "files": files}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

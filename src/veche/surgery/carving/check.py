@@ -1,5 +1,6 @@
 """Prove that a carved model with k = E is the dense model, in float32. This file imports torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from torch import Tensor
 from veche.checkpoint.config import read_config, spec_of
 from veche.core.errors import VerificationError
 from veche.core.progress import Advance
+from veche.surgery.carving.files import SHARED_GAIN
+from veche.surgery.carving.layer_fit import CarvedLayer
 from veche.surgery.loading import Model, load_model
 from veche.surgery.verification.compare import Comparison
 
@@ -22,6 +25,8 @@ SmolLM2-135M: 9e-6; two attention implementations of the dense model differ by 2
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equality:
     """The carved model with every expert at work, against the dense one, in float32.
+
+    Where `down` was refitted, the dense one is given the refitted `down`.
 
     Attributes:
         num_tokens: held-out predictions compared.
@@ -38,16 +43,24 @@ class Equality:
 
 @torch.no_grad()
 def check_equality(
-    source: Path, folder: Path, tokens_WT: Tensor, *, top_k: int, advance: Advance
+    source: Path,
+    folder: Path,
+    layers: Sequence[CarvedLayer],
+    tokens_WT: Tensor,
+    *,
+    top_k: int,
+    advance: Advance,
 ) -> Equality:
     """Compare the carved checkpoint in `folder` with the dense one that it was carved from.
 
     Where k is no power of two, `down`·k is rounded in the checkpoint's dtype; the dense model is
-    then given the same rounding, so that carving itself is what is judged.
+    then given the same rounding, so that carving itself is what is judged. A refitted `down` it
+    is given too: what is proved then is that the files hold what was fitted.
 
     Args:
         source: the dense checkpoint.
         folder: the carved checkpoint.
+        layers: what was carved.
         tokens_WT: held-out text.
         top_k: the k that the carved checkpoint's `down` is scaled for.
         advance: called with 1 for each window of either model.
@@ -56,7 +69,7 @@ def check_equality(
         CheckpointError: transformers misses a tensor, or finds one too many.
         VerificationError: they differ by more than float32's noise.
     """
-    dense_logits = _logits(_dense(source, top_k), tokens_WT, advance)
+    dense_logits = _logits(_dense(source, layers, top_k), tokens_WT, advance)
     carved_logits = _logits(_carved(folder, top_k), tokens_WT, advance)
     total = Comparison()
     for dense_TV, carved_TV, tokens_T in zip(dense_logits, carved_logits, tokens_WT, strict=True):
@@ -77,13 +90,16 @@ def check_equality(
     return result
 
 
-def _dense(source: Path, top_k: int) -> Model:
-    """Return the dense model, its `down` rounded as the carved checkpoint's had to be."""
+def _dense(source: Path, layers: Sequence[CarvedLayer], top_k: int) -> Model:
+    """Return the dense model, its `down` refitted and rounded as the carved checkpoint's is."""
     model = load_model(source, dtype=torch.float32)
     dtype = getattr(torch, spec_of(read_config(source)).torch_dtype)
-    for layer in model.model.layers:
+    for layer, fit in zip(model.model.layers, layers, strict=True):
         down_HI = layer.mlp.down_proj.weight
-        down_HI.copy_((down_HI * top_k).to(dtype).float() / top_k)
+        gain_I = torch.full((down_HI.shape[1],), float(top_k))
+        gain_I[fit.shared] = SHARED_GAIN
+        wanted_HI = down_HI if fit.down is None else fit.down
+        down_HI.copy_((wanted_HI * gain_I).to(dtype).float() / gain_I)
     return model
 
 

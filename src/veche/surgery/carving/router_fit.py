@@ -18,7 +18,7 @@ class RidgeRouter:
     The factor of X is computed once, since one layer is fitted many times.
     """
 
-    def __init__(self, inputs_NH: Tensor, ridge: float = 1e-2) -> None:
+    def __init__(self, inputs_NH: Tensor, ridge: float = 0.1) -> None:
         self.inputs_NH = inputs_NH
         gram_HH = inputs_NH.T @ inputs_NH
         gram_HH.diagonal().add_(ridge * gram_HH.diagonal().mean())

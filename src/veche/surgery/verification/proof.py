@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from veche.core.errors import RecipeError, UnsupportedError
 from veche.core.progress import Progress, Silent
@@ -23,6 +26,8 @@ from veche.planning.plan import Mode
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
+from veche.surgery.carving.calibration import heldout_text
+from veche.surgery.carving.carve import CarveSettings, carve
 from veche.surgery.loading import Attention, load_model, quiet_transformers
 from veche.surgery.verification.compare import Comparison
 from veche.surgery.verification.figures import FP32_TOLERANCE, KL_RESOLUTION
@@ -45,15 +50,18 @@ SOURCES: Mapping[str, Mapping[str, Any]] = {
         "sliding_window": None,
     },
     "olmoe": {**_EXPERTS, "norm_topk_prob": False, "intermediate_size": 24},
-    "llama": {"intermediate_size": 48},
-    "qwen2": {"intermediate_size": 48},
-    "qwen3": {"intermediate_size": 48},
+    "llama": {"intermediate_size": 64},
+    "qwen2": {"intermediate_size": 64},
+    "qwen3": {"intermediate_size": 64},
 }  # fmt: skip
 """What each family's tiny model has besides the common shape."""
 _UPCYCLE = {"num_experts": 4, "num_experts_per_tok": 2}
 _HEADS = {"num_attention_heads": 12, "num_key_value_heads": 6}
 _MIXTURES = ("qwen3_moe", "qwen2_moe", "mixtral", "olmoe")
 _DENSE = ("llama", "qwen2", "qwen3")
+
+
+CARVING = "carve, k = E"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +71,7 @@ class Case:
     Attributes:
         operation: its name in the table.
         fields: what a recipe asks for.
-        families: where it is tried.
+        families: where it is tried; empty fields stand for carving into 4 experts, all at work.
         is_tied: whether the source's output is tied to its embedding.
     """
 
@@ -116,10 +124,11 @@ CASES = (
         is_tied=True,
     ),
     Case(operation="upcycle", fields=_UPCYCLE, families=_DENSE),
+    Case(operation=CARVING, fields={}, families=_DENSE),
     Case(
         operation="upcycle and all in one pass",
         fields={
-            **_UPCYCLE, **_HEADS, "num_hidden_layers": 4, "moe_intermediate_size": 64,
+            **_UPCYCLE, **_HEADS, "num_hidden_layers": 4, "moe_intermediate_size": 80,
             "tie_word_embeddings": False,
         },
         families=_DENSE,
@@ -216,12 +225,14 @@ class _Bench:
 
     def _grown(self, case: Case, family: str, mode: Mode, dtype: torch.dtype) -> Tensor:
         source = self._folder(family, case.is_tied, dtype)
-        recipe = Recipe.model_validate(
-            {"name": "proof", "base": str(source), "mode": mode, "fields": dict(case.fields)}
-        )
+        recipe = {"name": "proof", "base": str(source), "mode": mode, "fields": dict(case.fields)}
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
             target = Path(folder) / "grown"
-            build(make_plan(recipe), source, target)
+            if case.fields:
+                build(make_plan(Recipe.model_validate(recipe)), source, target)
+            else:
+                settings = CarveSettings(num_experts=4, calibration_tokens=512, check_tokens=0)
+                carve(source, target, settings, text=heldout_text()[:2048])
             return self._run(target, "sdpa")
 
     def _run(self, folder: Path, attention: Attention) -> Tensor:
@@ -250,7 +261,7 @@ class _Bench:
 def write_tiny_model(
     folder: Path, family: str, *, is_tied: bool = False, dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a random model of a family, 0.1–0.4 million parameters, without a tokenizer."""
+    """Write a random model of a family, below 0.4 million parameters, that reads bytes."""
     config = AutoConfig.for_model(
         family, **{**_SHAPE, **SOURCES[family], "tie_word_embeddings": is_tied}
     )
@@ -262,6 +273,10 @@ def write_tiny_model(
             if weight.dim() == 1:
                 weight.data.add_(torch.randn_like(weight) * 0.2)
         model.to(dtype).save_pretrained(folder)
+        alphabet = {letter: index for index, letter in enumerate(ByteLevel.alphabet(), start=3)}
+        tokenizer = Tokenizer(BPE(vocab=alphabet, merges=[]))
+        tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     file = folder / "config.json"
     written = json.loads(file.read_text())
     file.write_text(json.dumps({**written, "dtype": str(dtype).removeprefix("torch.")}))
