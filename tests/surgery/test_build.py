@@ -212,13 +212,25 @@ def test_the_card_calls_a_local_base_by_its_folder_s_name(source, plan, tmp_path
     assert str(source.parent) not in card
 
 
+def weights(folder):
+    import safetensors.numpy
+
+    files = map(safetensors.numpy.load_file, folder.glob("*.safetensors"))
+    return {name: value for tensors in files for name, value in tensors.items()}
+
+
 def test_what_is_new_is_recorded_for_training(source, plan, tmp_path):
-    build(plan, source, tmp_path / "out")
+    out = tmp_path / "out"
+    build(plan, source, out)
     record = json.loads((tmp_path / "out" / GROWTH_NAME).read_text())
     heads, width = record["operations"]
     assert (heads["operation"], width["operation"]) == ("attention_heads", "expert_width")
     assert width["moe_intermediate_size"] == {"old": 24, "new": 32}
     assert len(heads["query_heads"]["new"]) == 2
+    layers = [weights(folder)["model.layers.1.self_attn.q_proj.weight"] for folder in (source, out)]
+    old, new = (layer.reshape(-1, 8, 32) for layer in layers)
+    for slot, twin in zip(heads["query_heads"]["new"], heads["twins"][1], strict=True):
+        assert (new[slot] == old[twin]).all()
     assert record["mode"] == "split"
 
 

@@ -28,9 +28,12 @@ _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 def model_card(plan: BuildPlan, source: Path) -> str:
     """Return the card of the model that `plan` makes of the checkpoint in `source`."""
     header = yaml.safe_dump(_header(plan, source), allow_unicode=True, sort_keys=False)
+    title, _, details = plan_markdown(replace(plan, base=_base_name(plan, source)), "en").partition(
+        "\n\n"
+    )
     parts = (
         f"---\n{header}---\n",
-        plan_markdown(replace(plan, base=_base_name(plan, source)), "en"),
+        f"{title}\n",
         (
             f"Made by veche {__version__} in mode `{plan.mode}` with seed {plan.seed}. "
             f"{_promise(plan)}\n"
@@ -48,6 +51,8 @@ def model_card(plan: BuildPlan, source: Path) -> str:
             f"has SHA-256 of the source's files and of these; `{SOURCE_CARD_NAME}`, if there, is "
             "the source's card. Licence and tokenizer are the source's.\n"
         ),
+        "## What changed\n",
+        details,
     )
     return "\n".join(parts)
 
@@ -76,7 +81,8 @@ def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
 
 def _hub_id(plan: BuildPlan, source: Path) -> str:
     """Return the base's name on the hub, if the plan or the hub's own cache says it, else ""."""
-    if _HUB_ID.fullmatch(plan.base) and not Path(plan.base).exists():
+    is_folder = Path(plan.base).exists() or source.resolve().match(plan.base or "?")
+    if _HUB_ID.fullmatch(plan.base) and not is_folder:
         return plan.base
     cached = [found for part in source.resolve().parts if (found := _CACHED.fullmatch(part))]
     return f"{cached[-1][1]}/{cached[-1][2]}" if cached else ""
