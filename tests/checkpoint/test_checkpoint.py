@@ -216,3 +216,19 @@ def test_norm_topk_prob_defaults_as_in_transformers():
     config = {**Qwen3MoeConfig().to_dict()}
     default = config.pop("norm_topk_prob")
     assert spec_of(config).norm_topk_prob == default
+
+
+def test_llama3_rope_reaches_what_the_config_says():
+    rope = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }  # fmt: skip
+    spec = spec_of(
+        {
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 80,
+            "max_position_embeddings": 131_072, "rope_scaling": rope,
+        }
+    )  # fmt: skip
+    assert spec.rope.max_scaled_positions is None
+    assert spec.position_limit == 131_072

@@ -109,6 +109,31 @@ def test_one_folder_is_enough_for_hashes_alone(veche, built):
     assert "two folders" in done.error["message"]
 
 
+def test_a_recipe_that_changes_no_answer_has_no_table_of_dials(veche, shelf, tmp_path):
+    target, recipe = tmp_path / "wide", tmp_path / "wide.yaml"
+    recipe.write_text("name: wide\nbase: nowhere\nfields: {moe_intermediate_size: 32}\n")
+    assert veche("build", recipe, "--source", shelf / "moe", "--out", target).code == 0
+    done = verify(veche, shelf, target)
+    assert done.code == 0
+    assert "whole recipe" in done.out
+    assert "dial alone" not in done.out
+
+
+def test_every_column_of_the_long_form_fits_a_terminal(veche, shelf, built, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    done = verify(veche, shelf, built, "--form", "long")
+    assert "…" not in done.out
+    assert "layers.2" in done.out
+
+
+def test_a_folder_that_build_did_not_finish_is_called_that(veche, shelf, built):
+    (built / "veche_plan.json").unlink()
+    done = verify(veche, shelf, built, "--json")
+    assert done.code == 2
+    assert "not finished" in done.error["message"]
+    assert "--resume" in done.error["hint"]
+
+
 def test_the_figures_go_into_the_model_card(veche, shelf, built):
     before = (built / "README.md").read_text()
     assert "Not measured yet" in before

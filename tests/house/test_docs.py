@@ -144,7 +144,39 @@ def test_the_commands_that_it_shows_exist(page, capsys):
         parse(arguments)
 
 
+def missing_options(page: str) -> list[str]:
+    """Return the commands and long options that a page with a section a command leaves out."""
+    parts = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    sections = {part.split("\n", 1)[0]: part for part in parts}
+    missing = []
+    for name, command in COMMAND.commands.items():
+        section = sections.get(name)
+        if section is None:
+            missing.append(name)
+            continue
+        for inner in getattr(command, "commands", {"": command}).values():
+            known = {option for parameter in inner.params for option in parameter.opts}
+            missing += [
+                f"{name}: {option}"
+                for option in sorted(known)
+                if option.startswith("--")
+                and option != "--help"
+                and not re.search(re.escape(option) + r"(?![\w-])", section)
+            ]
+    return missing
+
+
+def test_the_reference_names_every_command_and_option():
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    assert missing_options(page) == []
+
+
 class TestTheChecksThemselves:
+    def test_a_command_and_an_option_that_are_left_out_are_found(self):
+        page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+        assert missing_options(page.replace("## doctor", "## physician")) == ["doctor"]
+        assert missing_options(page.replace("`--fit-top-k N`", "`--fit`")) == ["carve: --fit-top-k"]
+
     def test_calls_are_found_in_every_disguise(self):
         text = (
             "```sh\nVECHE_HOME=/x .venv/bin/veche plan agi --json | jq . > out # veche no\n"

@@ -37,7 +37,12 @@ def real_model(tmp_path_factory) -> RealModel:
     except InputError as error:
         pytest.skip(f"{error.message}: {error.hint}")
     folder = tmp_path_factory.mktemp("real")
-    convert_gguf(weights, folder / "source", license_id="apache-2.0")
+    convert_gguf(
+        weights,
+        folder / "source",
+        license_id="apache-2.0",
+        base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
+    )
     carving = carve(
         folder / "source",
         folder / "carved",

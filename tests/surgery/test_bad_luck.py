@@ -111,7 +111,7 @@ def test_a_source_that_changes_meanwhile_makes_no_model(source, plan, tmp_path, 
         os.utime(shard, ns=(1, 1))
         return made
 
-    monkeypatch.setattr("veche.surgery.build.write_shards", write_and_touch)
+    monkeypatch.setattr("veche.surgery.executor.write_shards", write_and_touch)
     with pytest.raises(CheckpointError, match="was changed while it was read"):
         build(plan, source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -152,7 +152,7 @@ def test_memory_that_is_not_enough(source, plan, tmp_path, monkeypatch, capsys):
         raise MemoryError
 
     write_json(tmp_path / "plan.json", plan.as_dict())
-    monkeypatch.setattr("veche.surgery.build.write_shards", refuse)
+    monkeypatch.setattr("veche.surgery.executor.write_shards", refuse)
     arguments = ["build", tmp_path / "plan.json", "--source", source, "--out", tmp_path / "out"]
     assert main(list(map(str, arguments))) == 1
     assert "memory is not enough" in capsys.readouterr().err

@@ -190,13 +190,47 @@ def test_the_card_keeps_the_licence_and_says_what_changed(source, plan, tmp_path
     assert "The source." in (tmp_path / "out" / "README.source.md").read_text()
 
 
-def test_what_is_new_is_recorded_for_training(source, plan, tmp_path):
+def test_the_card_names_a_base_from_the_hub_s_cache_and_no_path(source, tmp_path):
+    from huggingface_hub import ModelCard
+
+    folder = tmp_path / "hub" / "models--Org--Some-Model" / "snapshots" / "0f1e"
+    shutil.copytree(source, folder)
+    (folder / "README.md").write_text("---\nbase_model: Org/Ancestor\n---\nThe source.\n")
+    recipe = Recipe(name="wide", base=str(folder), fields=FIELDS)
+    build(make_plan(recipe), folder, tmp_path / "out")
+    card = ModelCard.load(tmp_path / "out" / "README.md")
+    assert card.data.base_model == "Org/Some-Model"
+    assert "# Plan wide on Org/Some-Model" in card.text
+    assert str(tmp_path) not in card.content
+
+
+def test_the_card_calls_a_local_base_by_its_folder_s_name(source, plan, tmp_path):
     build(plan, source, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"# Plan {plan.recipe} on {source.name}\n" in card
+    assert "base_model" not in card
+    assert str(source.parent) not in card
+
+
+def weights(folder):
+    import safetensors.numpy
+
+    files = map(safetensors.numpy.load_file, folder.glob("*.safetensors"))
+    return {name: value for tensors in files for name, value in tensors.items()}
+
+
+def test_what_is_new_is_recorded_for_training(source, plan, tmp_path):
+    out = tmp_path / "out"
+    build(plan, source, out)
     record = json.loads((tmp_path / "out" / GROWTH_NAME).read_text())
     heads, width = record["operations"]
     assert (heads["operation"], width["operation"]) == ("attention_heads", "expert_width")
     assert width["moe_intermediate_size"] == {"old": 24, "new": 32}
     assert len(heads["query_heads"]["new"]) == 2
+    layers = [weights(folder)["model.layers.1.self_attn.q_proj.weight"] for folder in (source, out)]
+    old, new = (layer.reshape(-1, 8, 32) for layer in layers)
+    for slot, twin in zip(heads["query_heads"]["new"], heads["twins"][1], strict=True):
+        assert (new[slot] == old[twin]).all()
     assert record["mode"] == "split"
 
 

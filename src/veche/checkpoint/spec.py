@@ -23,8 +23,13 @@ class RopeSpec:
 
     @property
     def max_scaled_positions(self) -> int | None:
-        """Factor × original length: what the scaling reaches; None without scaling."""
-        if self.rope_type == "default" or self.original_max_position_embeddings is None:
+        """Factor × original length: what the scaling reaches; None without scaling.
+
+        None for "llama3" too, whose factor slows the low frequencies and promises no length:
+        Llama 3.1 has 8 · 8192 and reaches max_position_embeddings, 131,072.
+        """
+        is_length = self.rope_type not in ("default", "llama3")
+        if not is_length or self.original_max_position_embeddings is None:
             return None
         return round(self.factor * self.original_max_position_embeddings)
 

@@ -32,7 +32,8 @@ def operations(
         print_json({"operations": [_as_dict(operation) for operation in found]})
         return
     for operation in found:
-        stdout.print(f"[bold]{operation.name}[/bold]  {operation.reference_url}")
+        name = Text(operation.name, style="bold")
+        stdout.print(name, Text(operation.reference_url), sep="  ")
         for label, text in (("law", operation.law), ("feasible", operation.feasibility)):
             stdout.print(Padding(Text(f"{label}: {text}"), (0, 0, 0, 2)))
 
@@ -72,12 +73,12 @@ def _prove(*, as_json: bool) -> None:
 
 
 def _show(proofs: "list[Proof]") -> None:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(
-        "operation", "family", "mode", "max|Δlogit| / scale, float32", "KL, bf16", "floor, bf16",
-        "", show_edge=False,
-    )  # fmt: skip
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("operation", "family", "mode", "Δ, fp32", "KL, bf16", "floor", ""):
+        table.add_column(name, no_wrap=True)
     for proof in proofs:
         head = (proof.operation, proof.family, proof.mode)
         if proof.refusal:
@@ -93,6 +94,7 @@ def _show(proofs: "list[Proof]") -> None:
     stdout.print(table)
     num_exact = sum(proof.passed and not proof.refusal for proof in proofs)
     num_refused = sum(bool(proof.refusal) for proof in proofs)
+    stdout.print("Δ: the largest difference of two logits, in parts of the largest logit")
     stdout.print(
         f"{num_exact} exact, {num_refused} refused, "
         f"{len(proofs) - num_exact - num_refused} failed; bars: 1e-5 of the largest logit in "

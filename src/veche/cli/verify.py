@@ -70,6 +70,8 @@ def verify(
         _check_hashes(source, target, out, as_json=as_json)
         return
     target = _required(target)
+    if plan is None:
+        _require_built(target)
     figures = _measured(source, target, plan, text, (num_windows, window_tokens), (form, device))
     if card:
         from veche.surgery.verification.card import write_into_card
@@ -120,6 +122,18 @@ def _required(target: Path | None) -> Path:
             hint="veche verify SOURCE TARGET, or veche verify --hashes TARGET",
         )
     return target
+
+
+def _require_built(target: Path) -> None:
+    from veche.core.errors import InputError
+    from veche.surgery.names import PLAN_NAME
+
+    if target.is_dir() and not (target / PLAN_NAME).exists():
+        raise InputError(
+            f"{target} has no {PLAN_NAME}: veche build did not make it, or has not finished it",
+            hint="finish an interrupted build with veche build … --resume; for a model that was "
+            "grown by other means give --plan",
+        )
 
 
 def _finish(
@@ -208,8 +222,6 @@ def _show_hashes(folder: "FolderHashes") -> None:
 
 def show_verification(figures: "Verification") -> None:
     """Print the figures for people."""
-    from rich.table import Table
-
     exact, whole = figures.exact, figures.whole
     stdout.print(
         f"exact part: KL {exact.kl:.2e}, noise floor {exact.floor_kl:.2e}; "
@@ -222,6 +234,14 @@ def show_verification(figures: "Verification") -> None:
         f"whole recipe: NLL {whole.nll_source:.3f} → {whole.nll_target:.3f}, KL {whole.kl:.3f}, "
         f"same next token {whole.top1_agreement:.1%} ({figures.num_tokens} tokens)"
     )
+    if figures.dials:
+        _show_dials(figures)
+
+
+def _show_dials(figures: "Verification") -> None:
+    """Print what each lossy field does alone."""
+    from rich.table import Table
+
     table = Table("dial alone", "value", "ΔNLL", "KL", "same next token", show_edge=False)
     for dial in figures.dials:
         value = dial.value["factor"] if isinstance(dial.value, dict) else dial.value
@@ -236,20 +256,24 @@ def show_verification(figures: "Verification") -> None:
 
 def _show_layers(figures: "Verification") -> None:
     """Print every layer's errors."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(
-        "layer", "of the source's", "own error (fp32)", "floor", "stream error", "floor", "",
-        show_edge=False,
-    )  # fmt: skip
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("layer", "source's", "own, fp32", "floor", "stream", "floor", ""):
+        table.add_column(name, no_wrap=True)
     for layer in figures.layers:
         table.add_row(
             layer.name.removeprefix("model."),
-            layer.source.removeprefix("model.") + (" (new, silent)" if layer.is_new else ""),
+            layer.source.removeprefix("model.") + (" (new)" if layer.is_new else ""),
             f"{layer.own_error:.1e}", f"{layer.own_floor:.1e}", f"{layer.stream_error:.1e}",
             f"{layer.stream_floor:.1e}", "" if layer.passed else "FAILED",
         )  # fmt: skip
     stdout.print(table)
+    stdout.print(
+        "own error: given the source's stream, the worst token; stream error: since the first "
+        "layer, on average; floor: the source under two attention implementations"
+    )
     if unreached := sum(layer.num_unreached_experts for layer in figures.layers):
         stdout.print(
             f"{unreached} experts were reached by no token of the layers' float32 check: "

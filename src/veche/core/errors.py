@@ -11,11 +11,13 @@ VecheError
 ├── FailureError      exit 1: the input was good, the work did not succeed
 │   ├── DiskError         the disk refused
 │   ├── EngineError       a model did not answer
+│   ├── ClusterError      workers on other machines did not deliver
+│   ├── TransferError     a remote folder did not answer
 │   └── VerificationError a result is not what it must be
 └── StoppedError      exit 130: the user stopped it
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class VecheError(Exception):
@@ -32,6 +34,16 @@ class VecheError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let it travel between processes, whatever its own class takes to be made."""
+        return _revived, (type(self), self.message, self.hint)
+
+
+def _revived(kind: type[VecheError], message: str, hint: str) -> VecheError:
+    error = kind.__new__(kind)
+    VecheError.__init__(error, message, hint=hint)
+    return error
 
 
 class InputError(VecheError):
@@ -80,6 +92,14 @@ class DiskError(FailureError):
 
 class EngineError(FailureError):
     """A model did not answer."""
+
+
+class ClusterError(FailureError):
+    """Workers on other machines died, or did not deliver."""
+
+
+class TransferError(FailureError):
+    """A remote folder did not answer, or not with what it had announced."""
 
 
 class VerificationError(FailureError):

@@ -9,6 +9,8 @@ _NEEDED = {
     "gguf": ("gguf", "tokenizers"),
     "plots": ("matplotlib", "jinja2"),
     "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
+    "ray": ("ray",),
+    "remote": ("fsspec",),
 }
 """Packages that each extra brings, as far as commands import them."""
 

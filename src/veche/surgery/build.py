@@ -11,15 +11,17 @@ from typing import Any
 
 from veche import __version__
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
-from veche.checkpoint.writer import TensorOut, write_index
+from veche.checkpoint.writer import write_index
 from veche.core.errors import CheckpointError, DiskError, RecipeError
 from veche.core.files import is_partial, require_empty, sha256_of, write_json, write_text
 from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan, read_plan
+from veche.surgery.executor import Executor, LocalExecutor, ShardWork
 from veche.surgery.grow import grown_by_source, require_same_base
 from veche.surgery.growth_record import growth_record
+from veche.surgery.jobs import shard_jobs
 from veche.surgery.model_card import model_card
 from veche.surgery.names import (
     CARD_NAME,
@@ -27,13 +29,12 @@ from veche.surgery.names import (
     HASHES_NAME,
     PLAN_NAME,
     SOURCE_CARD_NAME,
+    WEIGHT_SUFFIXES,
 )
-from veche.surgery.shards import ShardHashes, ShardJob, write_shards
+from veche.surgery.shards import ShardHashes, ShardJob
 from veche.surgery.workshop import WORK_NAMES, finish_if_done, workshop
 
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".onnx", ".h5")
 _OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, SOURCE_CARD_NAME)
-_MOST_WORKERS = 4
 _COPY_BYTES = 8 << 20
 
 
@@ -68,6 +69,7 @@ def build(
     resume: bool = False,
     discard_stale: bool = False,
     num_workers: int | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
     """Grow the checkpoint in `source` as `plan` says, into the new folder `target`.
@@ -81,8 +83,9 @@ def build(
         target: must not exist, or be empty.
         resume: continue an interrupted build of the same plan and source.
         discard_stale: begin anew where the interrupted build was of something else.
-        num_workers: threads that make tensors; by default the processors, at most 4. The result
-            does not depend on it.
+        num_workers: threads or tasks that are at work; by default what the executor finds good.
+            The result does not depend on it.
+        executor: where the shards are made; by default here.
         progress: where to report.
 
     Raises:
@@ -97,14 +100,15 @@ def build(
     key = _key(plan, checkpoint)
     _companions(source)
     made = grown_by_source(plan, checkpoint)
-    jobs = _jobs(target, checkpoint, made, plan)
+    jobs = shard_jobs(target, checkpoint, made, plan)
     num_resumed = len(jobs)
     if not (resume and (finish_if_done(target, key) or _is_built(target, plan, jobs))):
         require_empty(target, advice="choose another folder, or remove this one first")
         with workshop(target, key, resume=resume, discard_stale=discard_stale) as folder:
-            jobs = _jobs(folder, checkpoint, made, plan)
+            jobs = shard_jobs(folder, checkpoint, made, plan)
             num_resumed = sum(job.path.is_file() for job in jobs)
-            hashes = _write(folder, jobs, num_workers, progress or Silent())
+            work = ShardWork(plan=plan, source=source, folder=folder, key=key, jobs=jobs)
+            hashes = _write(work, executor or LocalExecutor(), num_workers, progress or Silent())
             _require_unchanged(checkpoint, plan, key)
             _write_companions(folder, checkpoint, plan, jobs, hashes)
     return BuildReport(
@@ -127,34 +131,17 @@ def _is_built(target: Path, plan: BuildPlan, jobs: tuple[ShardJob, ...]) -> bool
         return False
 
 
-def _jobs(
-    folder: Path,
-    checkpoint: Checkpoint,
-    made: Mapping[str, tuple[TensorOut, ...]],
-    plan: BuildPlan,
-) -> tuple[ShardJob, ...]:
-    """Cut and name the shards as the source's are; what is new lies beside what it is made of."""
-    metadata = {"format": "pt", "veche": __version__, "recipe": plan.recipe, "seed": str(plan.seed)}
-    inside: dict[Path, list[TensorOut]] = {shard: [] for shard in checkpoint.shards}
-    for info in sorted(checkpoint.tensors.values(), key=lambda info: info.start):
-        inside[info.file].extend(made[info.name])
-    return tuple(
-        ShardJob(path=folder / shard.name, source=shard, tensors=tuple(tensors), metadata=metadata)
-        for shard, tensors in inside.items()
-    )
-
-
 def _write(
-    folder: Path, jobs: tuple[ShardJob, ...], num_workers: int | None, progress: Progress
+    work: ShardWork, executor: Executor, num_workers: int | None, progress: Progress
 ) -> dict[str, ShardHashes]:
     """Write the shards that are missing.
 
     NOTE: a shard's name exists only when all of it is on the disk, so an existing one is complete.
     """
-    _require_space(folder, sum(job.num_bytes for job in jobs if not job.path.is_file()))
-    num_workers = num_workers or min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-    with progress.task("build", sum(job.num_bytes for job in jobs)) as advance:
-        return write_shards(jobs, num_workers=num_workers, advance=advance)
+    missing = sum(job.num_bytes for job in work.jobs if not job.path.is_file())
+    _require_space(work.folder, missing)
+    with progress.task("build", sum(job.num_bytes for job in work.jobs)) as advance:
+        return executor.write(work, num_workers=num_workers, advance=advance)
 
 
 def _require_unchanged(checkpoint: Checkpoint, plan: BuildPlan, key: str) -> None:
@@ -207,7 +194,7 @@ def _companions(source: Path) -> list[Path]:
     files = [
         file
         for file in sorted(source.iterdir())
-        if file.is_file() and not file.name.endswith(_WEIGHTS) and not is_partial(file)
+        if file.is_file() and not file.name.endswith(WEIGHT_SUFFIXES) and not is_partial(file)
     ]
     for file in files:
         if not file.name.isascii() and b"\\udc" in file.name.encode("ascii", "backslashreplace"):

@@ -5,6 +5,7 @@ Source of the header's keys: https://huggingface.co/docs/hub/model-cards, "Model
 
 import re
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,20 @@ _CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MAX_HUB_ID = 193
 _MAX_CARD_BYTES, _MAX_HEADER_LETTERS = 1 << 20, 1 << 18
+_CACHED = re.compile(r"models--([A-Za-z0-9][\w.-]*?)--([\w.-]+)")
+"""A model's folder in the hub's cache, https://huggingface.co/docs/huggingface_hub/guides/manage-cache"""
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 
 
 def model_card(plan: BuildPlan, source: Path) -> str:
     """Return the card of the model that `plan` makes of the checkpoint in `source`."""
     header = yaml.safe_dump(_header(plan, source), allow_unicode=True, sort_keys=False)
+    title, _, details = plan_markdown(replace(plan, base=_base_name(plan, source)), "en").partition(
+        "\n\n"
+    )
     parts = (
         f"---\n{header}---\n",
-        plan_markdown(plan, "en"),
+        f"{title}\n",
         (
             f"Made by veche {__version__} in mode `{plan.mode}` with seed {plan.seed}. "
             f"{_promise(plan)}\n"
@@ -49,6 +55,8 @@ def model_card(plan: BuildPlan, source: Path) -> str:
             f"has SHA-256 of the source's files and of these; `{SOURCE_CARD_NAME}`, if there, is "
             "the source's card. Licence and tokenizer are the source's.\n"
         ),
+        "## What changed\n",
+        details,
     )
     return "\n".join(parts)
 
@@ -73,8 +81,8 @@ def front_matter(folder: Path) -> dict[str, Any]:
 def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
     found = front_matter(source)
     header = {key: copy(found[key]) for key in _CARRIED if _is_plain(found.get(key))}
-    if len(plan.base) <= _MAX_HUB_ID and _HUB_ID.fullmatch(plan.base):
-        header["base_model"] = plan.base
+    if base := _hub_id(plan, source):
+        header["base_model"] = base
     return {
         **header,
         "library_name": "transformers",
@@ -86,6 +94,23 @@ def _is_plain(value: Any) -> bool:
     """Whether the hub may be told it: a text, or texts."""
     texts = value if isinstance(value, list) else [value]
     return all(isinstance(text, str) and text and text.isprintable() for text in texts)
+
+
+def _hub_id(plan: BuildPlan, source: Path) -> str:
+    """Return the base's name on the hub, if the plan or the hub's own cache says it, else ""."""
+    if len(plan.base) <= _MAX_HUB_ID and _HUB_ID.fullmatch(plan.base):
+        is_folder = Path(plan.base).exists() or source.resolve().match(plan.base)
+        if not is_folder:
+            return plan.base
+    cached = [found for part in source.resolve().parts if (found := _CACHED.fullmatch(part))]
+    return f"{cached[-1][1]}/{cached[-1][2]}" if cached else ""
+
+
+def _base_name(plan: BuildPlan, source: Path) -> str:
+    """Return how the card calls the base: a folder by its last name alone."""
+    if hub_id := _hub_id(plan, source):
+        return hub_id
+    return Path(plan.base).name or plan.base
 
 
 def _promise(plan: BuildPlan) -> str:

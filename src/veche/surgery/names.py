@@ -10,3 +10,7 @@ CARD_NAME = "README.md"
 """The model card."""
 SOURCE_CARD_NAME = "README.source.md"
 """The source's model card, kept."""
+WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".pkl", ".onnx", ".h5",
+)  # fmt: skip
+"""How files of weights end; all others are a model's companions."""

@@ -15,18 +15,20 @@ from veche.surgery.loading import quiet_transformers
 
 _CARD = """---
 license: {license}
+base_model: {base_model}
 ---
 Converted from `{file}` by veche: the quantised weights as bfloat16.
 """
 
 
-def convert_gguf(file: Path, target: Path, *, license_id: str) -> None:
+def convert_gguf(file: Path, target: Path, *, license_id: str, base_model: str) -> None:
     """Write the model in `file` as a Hugging Face folder, by way of `target`.partial.
 
     Args:
         file: a GGUF file of a family that transformers reads.
         target: the folder to make; it must not exist.
         license_id: of the weights, e.g. "apache-2.0".
+        base_model: the hub's name of the model whose weights these are, quantised.
 
     Raises:
         CheckpointError: transformers cannot read the file.
@@ -37,7 +39,8 @@ def convert_gguf(file: Path, target: Path, *, license_id: str) -> None:
     partial.mkdir(parents=True)
     try:
         _convert(file, partial)
-        write_text(partial / "README.md", _CARD.format(license=license_id, file=file.name))
+        card = _CARD.format(license=license_id, base_model=base_model, file=file.name)
+        write_text(partial / "README.md", card)
         partial.rename(target)
     except OSError as error:
         raise disk_error(error, target) from error

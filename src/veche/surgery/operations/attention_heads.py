@@ -128,11 +128,20 @@ def _record(growth: Growth) -> Mapping[str, Any]:
             "new": _new_slots(layout),
             "source": list(layout.q_source),
         },
+        **_recorded_twins(growth),
         "key_value_heads": {"source": list(layout.kv_source)},
         "how": "silent: zero columns in o_proj"
         if growth.mode == "zero"
         else "twins of old heads, each with a share of its o_proj columns",
     }
+
+
+def _recorded_twins(growth: Growth) -> dict[str, Any]:
+    """Return, layer by layer, the old head that each new one is a twin of (split)."""
+    if growth.mode != "split":
+        return {}
+    layers = range(growth.target.num_hidden_layers)
+    return {"twins": [list(_twins(layer, growth).values()) for layer in layers]}
 
 
 ATTENTION_HEADS = Operation(

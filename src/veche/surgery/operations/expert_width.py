@@ -25,10 +25,11 @@ def _widths(growth: Growth, field: str) -> tuple[int, int]:
     return getattr(growth.base, field), getattr(growth.target, field)
 
 
-def _twins(growth: Growth, field: str, layer: int, expert: int) -> NDArray[np.int64]:
-    """Choose the old unit that each new one copies, one choice for gate, up and down alike.
+def twins_of(growth: Growth, field: str, layer: int, expert: int) -> NDArray[np.int64]:
+    """Return the old unit that each new one copies (split), for gate, up and down alike.
 
-    Units are used in turn, in a random order, so that none is split again before all were.
+    Not in growth.json, where it would be megabytes: a growth's seed gives it again. Units are
+    used in turn, in a random order, so that none is split again before all were.
     """
     old, new = _widths(growth, field)
     rng = stream(growth.seed, field, layer, expert, "twins")
@@ -59,7 +60,7 @@ def _grow_inputs(
 
     @cache
     def twins(expert: int) -> NDArray[np.int64]:
-        return _twins(growth, field, layer, expert)
+        return twins_of(growth, field, layer, expert)
 
     def take(rows: Rows) -> Array:
         blocks, units = rows // new, rows % new
@@ -81,7 +82,7 @@ def _grow_output(tensor: LazyTensor, role: TensorRole, growth: Growth, *, field:
 
     def split(grown_RN: Array, rows: Rows, expert: int) -> None:
         random = words(rows, new - old, growth.seed, field, layer, expert, "down")
-        twins = _twins(growth, field, layer, expert)
+        twins = twins_of(growth, field, layer, expert)
         # An old unit may be split several times, but once in each round.
         for start in range(0, new - old, old):
             units = twins[start : start + old]

@@ -1,0 +1,1 @@
+"""Grow a checkpoint that lies in a remote folder, or into one: staged here, by fsspec."""
