@@ -139,9 +139,10 @@ def load_tokenizer(folder: Path) -> Any:
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the tokenizers package raises plain Exception too
+            said = str(error).splitlines() or [type(error).__name__]
             raise CheckpointError(
-                f"{folder} has no usable tokenizer: {str(error).splitlines()[0]}",
+                f"{folder} has no usable tokenizer: {said[0]}",
                 hint="copy tokenizer.json and tokenizer_config.json of the base model there",
             ) from error
 

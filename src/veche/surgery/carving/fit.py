@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from veche.core.errors import CheckpointError
 from veche.core.progress import Progress
 from veche.surgery.carving.layer_fit import CarvedLayer, Division, fit_layer, kept_units
 from veche.surgery.carving.refit import refit_down
@@ -89,6 +90,11 @@ def _carve_layer(
     inputs_NH = _normed(layer, residual_NH, down_HI.dtype)
     activations_NI = mlp.act_fn(mlp.gate_proj(inputs_NH)) * mlp.up_proj(inputs_NH)
     weight_N = 1 / (residual_NH + mlp.down_proj(activations_NI)).square().sum(dim=1)
+    if not weight_N.isfinite().all():
+        raise CheckpointError(
+            "the model's hidden states are NaN or infinite on this text: a weight is damaged",
+            hint="fetch the checkpoint again",
+        )
     inputs_NH = inputs_NH.float()
     fit = fit_layer(activations_NI, inputs_NH, down_HI, weight_N, division, seed=seed)
     kept_NI = kept_units(fit, inputs_NH, division.top_k).to(activations_NI.dtype)
