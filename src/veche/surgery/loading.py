@@ -139,7 +139,7 @@ def load_tokenizer(folder: Path) -> Any:
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except Exception as error:  # the tokenizers package raises plain Exception too
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             said = str(error).splitlines() or [type(error).__name__]
             raise CheckpointError(
                 f"{folder} has no usable tokenizer: {said[0]}",
