@@ -136,6 +136,31 @@ def test_a_companion_whose_name_is_no_text(source, plan, tmp_path):
     assert not (tmp_path / "out.partial").exists()
 
 
+def test_a_companion_does_not_carry_the_owners_other_files_along(source, plan, tmp_path):
+    secret = tmp_path / "id_ed25519"
+    secret.write_text("private")
+    (source / "vocab.txt").symlink_to(secret)
+    with pytest.raises(CheckpointError, match="leads out of its folder"):
+        build(plan, source, tmp_path / "out")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_links_of_the_hubs_cache_are_followed(source, tmp_path):
+    cache = tmp_path / "models--org--name"
+    snapshot = cache / "snapshots" / "0123"
+    (cache / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    for file in source.iterdir():
+        file.rename(cache / "blobs" / f"hash-{file.name}")
+        (snapshot / file.name).symlink_to(f"../../blobs/hash-{file.name}")
+    plan = make_plan(Recipe(name="t", base=str(snapshot), fields={"moe_intermediate_size": 32}))
+    build(plan, snapshot, tmp_path / "out")
+    copied = tmp_path / "out" / "tokenizer.json"
+    assert not copied.is_symlink()
+    assert copied.read_bytes() == (cache / "blobs" / "hash-tokenizer.json").read_bytes()
+    assert front_matter(tmp_path / "out")["base_model"] == "org/name"
+
+
 def test_threads_that_cannot_be_had(source, plan, tmp_path, monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")

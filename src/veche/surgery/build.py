@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,11 +12,12 @@ from veche import __version__
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
 from veche.checkpoint.writer import write_index
 from veche.core.errors import CheckpointError, DiskError, RecipeError
-from veche.core.files import is_partial, require_empty, sha256_of, write_json, write_text
+from veche.core.files import require_empty, sha256_of, write_json, write_text
 from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan, read_plan
+from veche.surgery.companions import companions_of, copy_companion
 from veche.surgery.executor import Executor, LocalExecutor, ShardWork
 from veche.surgery.grow import grown_by_source, require_same_base
 from veche.surgery.growth_record import growth_record
@@ -29,13 +29,9 @@ from veche.surgery.names import (
     HASHES_NAME,
     PLAN_NAME,
     SOURCE_CARD_NAME,
-    WEIGHT_SUFFIXES,
 )
 from veche.surgery.shards import ShardHashes, ShardJob
-from veche.surgery.workshop import WORK_NAMES, finish_if_done, workshop
-
-_OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, SOURCE_CARD_NAME)
-_COPY_BYTES = 8 << 20
+from veche.surgery.workshop import finish_if_done, workshop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +94,7 @@ def build(
     checkpoint = open_checkpoint(source)
     require_same_base(plan, checkpoint)
     key = _key(plan, checkpoint)
-    _companions(source)
+    companions_of(source)
     made = grown_by_source(plan, checkpoint)
     jobs = shard_jobs(target, checkpoint, made, plan)
     num_resumed = len(jobs)
@@ -171,9 +167,9 @@ def _write_companions(
     hashes: Mapping[str, ShardHashes],
 ) -> None:
     """Bring tokenizer, licence and the like, then what veche says, then index and config.json."""
-    for file in _companions(checkpoint.folder):
+    for file in companions_of(checkpoint.folder):
         name = SOURCE_CARD_NAME if file.name == CARD_NAME else file.name
-        _copy(file, folder / name)
+        copy_companion(file, folder / name)
     write_json(folder / PLAN_NAME, plan.as_dict())
     write_json(folder / GROWTH_NAME, growth_record(plan))
     write_text(folder / CARD_NAME, model_card(plan, checkpoint.folder))
@@ -183,38 +179,6 @@ def _write_companions(
     config = json_text(_target_config(plan, checkpoint.config))
     _write_hashes(folder, checkpoint, hashes, config)
     write_text(folder / "config.json", config)
-
-
-def _companions(source: Path) -> list[Path]:
-    """Return the files that come along.
-
-    Raises:
-        CheckpointError: a name is not UTF-8, so that veche_hashes.json could not hold it.
-    """
-    files = [
-        file
-        for file in sorted(source.iterdir())
-        if file.is_file() and not file.name.endswith(WEIGHT_SUFFIXES) and not is_partial(file)
-    ]
-    for file in files:
-        if not file.name.isascii() and b"\\udc" in file.name.encode("ascii", "backslashreplace"):
-            raise CheckpointError(
-                f"{source} holds a file whose name is not UTF-8: {os.fsencode(file.name)!r}",
-                hint="rename it, or move it out of the folder",
-            )
-    return [file for file in files if file.name not in (*_OWN, *WORK_NAMES)]
-
-
-def _copy(file: Path, target: Path) -> None:
-    try:
-        source = file.open("rb")
-    except OSError as error:
-        raise CheckpointError(
-            f"{file} cannot be read: {error.strerror}",
-            hint="it comes along with the model: make it readable, or move it out of the folder",
-        ) from error
-    with source, target.open("wb") as out:
-        shutil.copyfileobj(source, out, _COPY_BYTES)
 
 
 def _write_hashes(

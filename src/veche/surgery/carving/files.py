@@ -4,7 +4,6 @@ Shape suffixes: E experts, C hidden units of an expert, S of the shared one, I =
 width.
 """
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -22,6 +21,7 @@ from veche.core.files import write_json
 from veche.planning.tensors import DENSE_KINDS
 from veche.surgery.carving.layer_fit import CarvedLayer
 from veche.surgery.carving.source import carved_family
+from veche.surgery.companions import companions_of, copy_companion
 
 _MAX_SHARD_BYTES = 1 << 30
 _COMPANIONS = (
@@ -72,9 +72,9 @@ def write_carved(
         weight_map = {tensor.name: name for name, tensors in shards.items() for tensor in tensors}
         total = sum(tensor.num_bytes for tensors in shards.values() for tensor in tensors)
         write_index(folder / INDEX_NAME, weight_map, total)
-    for pattern in _COMPANIONS:
-        for file in sorted(checkpoint.folder.glob(pattern)):
-            shutil.copyfile(file, folder / file.name)
+    for file in companions_of(checkpoint.folder):
+        if any(file.match(pattern) for pattern in _COMPANIONS):
+            copy_companion(file, folder / file.name)
     write_json(folder / "config.json", carved_config(checkpoint, layers, top_k=top_k, note=note))
 
 
