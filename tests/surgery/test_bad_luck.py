@@ -161,6 +161,33 @@ def test_links_of_the_hubs_cache_are_followed(source, tmp_path):
     assert front_matter(tmp_path / "out")["base_model"] == "org/name"
 
 
+def test_the_hubs_cache_tells_hashes_and_verify_checks_them(source, tmp_path):
+    import hashlib
+    import json
+
+    from veche.surgery.verification.hashes import verify_hashes
+
+    weights = source / "model.safetensors"
+    blobs = tmp_path / "models--org--name" / "blobs"
+    blobs.mkdir(parents=True)
+    blob = blobs / hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.rename(blob)
+    snapshot = blobs.parent / "snapshots" / "0123"
+    source.rename(tmp_path / "moved")
+    snapshot.parent.mkdir()
+    (tmp_path / "moved").rename(snapshot)
+    (snapshot / "model.safetensors").symlink_to(f"../../blobs/{blob.name}")
+    plan = make_plan(Recipe(name="t", base=str(snapshot), fields={"moe_intermediate_size": 32}))
+    build(plan, snapshot, tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / HASHES_NAME).read_text())
+    assert stored["source"]["model.safetensors"] == blob.name
+    assert verify_hashes(tmp_path / "out", snapshot).passed
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+    assert verify_hashes(tmp_path / "out", snapshot).source.changed == ("model.safetensors",)
+
+
 def test_threads_that_cannot_be_had(source, plan, tmp_path, monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")

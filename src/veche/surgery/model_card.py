@@ -16,6 +16,7 @@ from veche.core.files import open_regular
 from veche.planning.markdown_page import plan_markdown
 from veche.planning.plan import BuildPlan
 from veche.surgery.grow import steps_of_plan
+from veche.surgery.hub_cache import hub_id_of
 from veche.surgery.names import CARD_NAME, GROWTH_NAME, HASHES_NAME, PLAN_NAME, SOURCE_CARD_NAME
 
 VERIFICATION_MARK = "<!-- veche: verification -->"
@@ -24,8 +25,6 @@ _CARRIED = ("license", "license_name", "license_link", "language", "pipeline_tag
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _MAX_HUB_ID = 193
 _MAX_CARD_BYTES, _MAX_HEADER_LETTERS = 1 << 20, 1 << 18
-_CACHED = re.compile(r"models--([A-Za-z0-9][\w.-]*?)--([\w.-]+)")
-"""A model's folder in the hub's cache, https://huggingface.co/docs/huggingface_hub/guides/manage-cache"""
 _FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
 
 
@@ -102,8 +101,7 @@ def _hub_id(plan: BuildPlan, source: Path) -> str:
         is_folder = Path(plan.base).exists() or source.resolve().match(plan.base)
         if not is_folder:
             return plan.base
-    cached = [found for part in source.resolve().parts if (found := _CACHED.fullmatch(part))]
-    return f"{cached[-1][1]}/{cached[-1][2]}" if cached else ""
+    return hub_id_of(source)
 
 
 def _base_name(plan: BuildPlan, source: Path) -> str:

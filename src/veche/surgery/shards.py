@@ -14,6 +14,7 @@ from veche.checkpoint.writer import ShardFile, TensorOut
 from veche.core.errors import FailureError
 from veche.core.files import sha256_of
 from veche.core.progress import Advance
+from veche.surgery.hub_cache import told_sha256
 
 _AHEAD = 4
 """Tensors in the queue for each worker, so that none waits for the next."""
@@ -55,6 +56,8 @@ def write_shards(
     jobs: Sequence[ShardJob], *, num_workers: int, advance: Advance
 ) -> dict[str, ShardHashes]:
     """Write shards, those that are there already left out, and hash them and their sources.
+
+    A source in the hub's cache is not hashed: its name there is its hash.
 
     numpy and the operating system work without Python's lock, so threads are enough, and memory
     stays at a few chunks for each.
@@ -147,8 +150,13 @@ class _Run:
             self._submit(self._pool, shard.write, index, self._note, then=count)
 
     def _hash(self, job: ShardJob) -> None:
+        if (told := told_sha256(job.source)) is not None:
+            self._hashes[job.source] = told
         for path in (job.path, job.source):
-            self._submit(self._pool, sha256_of, path, then=partial(self._hashes.__setitem__, path))
+            if path not in self._hashes:
+                self._submit(
+                    self._pool, sha256_of, path, then=partial(self._hashes.__setitem__, path)
+                )
 
     def _submit(
         self, pool: Executor, work: Callable[..., Any], *inputs: Any, then: Callable[[Any], None]
