@@ -5,10 +5,10 @@ Usage: python benchmarks/growth_speed.py [--scratch FOLDER] [--runs 3] [--layers
 
 The source is random, of Qwen3-30B-A3B's real layer shape (128 experts of 768, hidden size 2048,
 vocabulary 151,936), in shards of at most a gigabyte: 3.7 GB with two layers, 11 GB with eight, as
-the hub's cache lays it out (where a file's name is its hash). It is grown by the structure of the recipe `agi`: experts to 1024, heads 32/4 to 48/8. All that is
-timed ends with its files flushed to the disk; runs alternate. Peak memory is the kernel's maximum
-resident set of the whole process. mergekit 0.1.5 gets a venv under .venv-peers, which sees this
-one's torch and transformers.
+the hub's cache lays it out (where a file's name is its hash). It is grown by the structure of the
+recipe `agi`: experts to 1024, heads 32/4 to 48/8. All that is timed ends with its files flushed to
+the disk; runs alternate. Peak memory is the kernel's maximum resident set of the whole process.
+mergekit 0.1.5 gets a venv under .venv-peers, which sees this one's torch and transformers.
 """
 
 import argparse
