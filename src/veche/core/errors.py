@@ -17,7 +17,7 @@ VecheError
 └── StoppedError      exit 130: the user stopped it
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 class VecheError(Exception):
@@ -35,7 +35,7 @@ class VecheError(Exception):
         self.message = message
         self.hint = hint
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Let it travel between processes, whatever its own class takes to be made."""
         return _revived, (type(self), self.message, self.hint)
 
