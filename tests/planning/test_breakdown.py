@@ -19,6 +19,7 @@ from veche.planning.bases import load_base
 from veche.planning.breakdown import breakdown_of, flops_by_group, weight_bytes_by_group
 from veche.planning.kv_cache import KV_BYTES_PER_VALUE, kv_bytes_per_token
 from veche.planning.quantization import QUANTIZATIONS, weight_bytes
+from veche.planning.tensors import matrices_of
 
 MOE = [name for name, extra in SMALL.items() if "num_experts_per_tok" in extra]
 SPECS = {
@@ -92,6 +93,11 @@ def test_parts_add_up_to_the_whole(model_type):
         assert all(n == t * kv_bytes_per_token(spec, dtype) for t, n in lengths.items())
 
 
+def _has_odd_rows(*specs):
+    matrices = [matrix for spec in specs for matrix in matrices_of(spec)]
+    return any(matrix.columns % 256 and not matrix.is_vector for matrix in matrices)
+
+
 @given(spec=any_spec, name=st.sampled_from(sorted(GROWING)), data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_grows_never_costs_less(spec, name, data):
@@ -101,6 +107,8 @@ def test_what_grows_never_costs_less(spec, name, data):
     for quantization in QUANTIZATIONS:
         if name in ("num_hidden_layers", "num_experts") and QUANTIZATIONS[quantization].is_gguf:
             continue  # llama.cpp's mixes depend on the number of layers, and on 8 experts
+        if QUANTIZATIONS[quantization].is_gguf and _has_odd_rows(spec, larger):
+            continue  # rows that no block of 256 divides get a wider type
         assert weight_bytes(larger, quantization) >= weight_bytes(spec, quantization)
 
 

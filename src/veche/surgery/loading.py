@@ -50,6 +50,7 @@ def load_model(
         CheckpointError: files are missing, damaged or pickled; a tensor is missing, left over, or
             of a wrong shape.
     """
+    read_config(folder)  # its errors come before those of the weights
     headers = [read_header(file) for file in shards_of(folder)]
     num_stored = sum(info.num_elements for header in headers for info in header.values())
     with quiet_transformers(), _as_checkpoint_errors(folder):
