@@ -211,10 +211,8 @@ def install_mergekit() -> None:
 
 def compare(scratch: Path, num_layers: int, workers: Sequence[int], runs: int) -> None:
     """Print medians of growing, and of copying the result, in alternating runs."""
-    source, target, copied_folder = (
-        scratch / f"{name}-{num_layers}" for name in ("src", "out", "cp")
-    )
-    make_source(source, num_layers)
+    target, copied_folder = (scratch / f"{name}-{num_layers}" for name in ("out", "cp"))
+    source = make_source(scratch, num_layers)
     grown: dict[int, list[Timing]] = {count: [] for count in workers}
     copies: list[Timing] = []
     grow(source, target, workers[-1])  # the first run finds the page cache cold
