@@ -66,7 +66,7 @@ def _require_own(file: Path, source: Path) -> None:
         )
     folder = source.resolve()
     # The hub's cache: models--ORG--NAME/snapshots/REVISION/FILE -> ../../blobs/HASH
-    allowed = (folder, folder.parent.parent / "blobs")
+    allowed = (folder, folder.parent / "blobs", folder.parent.parent / "blobs")
     if file.is_symlink() and not any(file.resolve().is_relative_to(root) for root in allowed):
         raise CheckpointError(
             f"{file} is a symlink that leads out of its folder, to {file.resolve()}",
