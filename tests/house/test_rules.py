@@ -37,6 +37,7 @@ FRAMEWORK_FILES = {
     "surgery/carving/fit.py",
     "surgery/carving/layer_fit.py",
     "surgery/carving/refit.py",
+    "surgery/verification/bench.py",
     "surgery/verification/compare.py",
     "surgery/verification/layerwise.py",
     "surgery/verification/predictions.py",

@@ -8,12 +8,8 @@ from veche.checkpoint.families import FAMILIES, family_of
 SHARED_WIDTH = 64
 """Hidden units of the silent shared expert that transformers' Qwen2Moe always has."""
 
-_DENSE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "rope_theta": 10_000.0},
-    "qwen2": {"rope_theta": 10_000.0},
-    "qwen3": {"rope_theta": 10_000.0},
-}
-"""What a dense config.json may leave out, and its mixture would take to be something else."""
+_WITH_DEFAULTS = ("max_position_embeddings", "rms_norm_eps", "rope_theta")
+"""What a dense config.json may leave out, and its mixture may take to be something else."""
 
 _ALL_SPARSE = {"decoder_sparse_step": 1, "mlp_only_layers": [], "norm_topk_prob": True}
 _OF_MIXTURE: dict[str, dict[str, Any]] = {
@@ -34,10 +30,11 @@ def as_mixture(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
     family, dense = FAMILIES[model_type], family_of(config.get("model_type"))
     rope = {**(config.get("rope_parameters") or {}), **(config.get("rope_scaling") or {})}
     given = {**rope, **{key: value for key, value in config.items() if value is not None}}
+    defaults = {key: getattr(dense, f"default_{key}") for key in _WITH_DEFAULTS}
     missing = {
         key: value
-        for key, value in _DENSE_DEFAULTS[dense.model_type].items()
-        if given.get(key) is None
+        for key, value in defaults.items()
+        if given.get(key) is None and value != getattr(family, f"default_{key}")
     }
     return {
         **{key: value for key, value in config.items() if key != "auto_map"},

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -166,6 +167,29 @@ def _weight_map(index: Path) -> dict[str, str]:
                 hint="fetch the file again",
             )
     return weight_map
+
+
+def read_into(file: FileIO, target: memoryview, info: TensorInfo, offset: int) -> None:
+    """Fill `target` with a tensor's bytes from `offset` on; pages of the file are not mapped.
+
+    Args:
+        file: `info.file`, open and unbuffered.
+        target: bytes to fill.
+        info: the tensor.
+        offset: of its first byte that is wanted, counted from its own first.
+
+    Raises:
+        CheckpointError: the file ends before.
+    """
+    position = info.start + offset
+    while target:
+        count = os.preadv(file.fileno(), [target], position)
+        if not count:
+            raise CheckpointError(
+                f"{info.file} became shorter while it was read: {info.name!r} is cut off",
+                hint="fetch this file again",
+            )
+        target, position = target[count:], position + count
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from veche.checkpoint.header import DTYPE_BYTES, TensorInfo
-from veche.core.errors import CheckpointError
+from veche.checkpoint.reader import read_into
 from veche.core.files import disk_error, partial_of, sync_folder, write_json
 from veche.core.progress import Advance
 
@@ -152,16 +152,9 @@ def write_index(path: Path, weight_map: Mapping[str, str], total_bytes: int) -> 
 def _bytes_of(info: TensorInfo) -> Chunks:
     """Yield a tensor's bytes as they lie in the file."""
     with info.file.open("rb", buffering=0) as file:
-        file.seek(info.start)
-        left = info.num_bytes
-        while left:
-            chunk = file.read(min(left, _COPY_BYTES))
-            if not chunk:
-                raise CheckpointError(
-                    f"{info.file} became shorter while it was read: {info.name!r} is cut off",
-                    hint="fetch this file again",
-                )
-            left -= len(chunk)
+        for start in range(0, info.num_bytes, _COPY_BYTES):
+            chunk = memoryview(bytearray(min(_COPY_BYTES, info.num_bytes - start)))
+            read_into(file, chunk, info, start)
             yield chunk
 
 

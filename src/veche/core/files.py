@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 from veche.core.errors import CheckpointError, DiskError, InputError, OutputError
 from veche.core.json_text import json_text, parse_json
+from veche.core.units import format_bytes
 
 PARTIAL_SUFFIX = ".partial"
 MAX_JSON_BYTES = 32 << 20
@@ -229,6 +231,21 @@ def _require_possible(folder: Path) -> None:
             f"{str(folder)[:200]!r} cannot be a folder: {error.strerror}",
             hint=f"a name has at most {_MAX_NAME_BYTES - len(PARTIAL_SUFFIX)} bytes",
         ) from error
+
+
+def require_space(folder: Path, num_bytes: int, *, advice: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        DiskError: fewer than `num_bytes` are free where `folder` is.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        raise DiskError(
+            f"the disk is full: {folder} needs {format_bytes(num_bytes)}, "
+            f"{format_bytes(free)} are free",
+            hint=advice,
+        )
 
 
 def sha256_of(path: Path, *, advance: Callable[[int], None] | None = None) -> str:

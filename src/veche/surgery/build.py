@@ -1,21 +1,17 @@
 """Carry a plan out: source folder → target folder, as a stream, by several workers, resumable."""
 
 import hashlib
-import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from veche import __version__
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME, Checkpoint, open_checkpoint
 from veche.checkpoint.writer import write_index
-from veche.core.errors import CheckpointError, DiskError, RecipeError
-from veche.core.files import require_empty, sha256_of, write_json, write_text
+from veche.core.errors import CheckpointError, RecipeError
+from veche.core.files import require_empty, require_space, sha256_of, write_json, write_text
 from veche.core.json_text import json_text
 from veche.core.progress import Progress, Silent
-from veche.core.units import format_bytes
 from veche.planning.plan import BuildPlan, read_plan
 from veche.surgery.companions import companions_of, copy_companion
 from veche.surgery.executor import Executor, LocalExecutor, ShardWork
@@ -31,7 +27,7 @@ from veche.surgery.names import (
     SOURCE_CARD_NAME,
 )
 from veche.surgery.shards import ShardHashes, ShardJob
-from veche.surgery.workshop import finish_if_done, workshop
+from veche.surgery.workshop import finish_if_done, work_key, workshop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +97,7 @@ def build(
     if not (resume and (finish_if_done(target, key) or _is_built(target, plan, jobs))):
         require_empty(target, advice="choose another folder, or remove this one first")
         with workshop(target, key, resume=resume, discard_stale=discard_stale) as folder:
-            jobs = shard_jobs(folder, checkpoint, made, plan)
+            jobs = tuple(replace(job, path=folder / job.path.name) for job in jobs)
             num_resumed = sum(job.path.is_file() for job in jobs)
             work = ShardWork(plan=plan, source=source, folder=folder, key=key, jobs=jobs)
             hashes = _write(work, executor or LocalExecutor(), num_workers, progress or Silent())
@@ -135,7 +131,11 @@ def _write(
     NOTE: a shard's name exists only when all of it is on the disk, so an existing one is complete.
     """
     missing = sum(job.num_bytes for job in work.jobs if not job.path.is_file())
-    _require_space(work.folder, missing)
+    require_space(
+        work.folder,
+        missing,
+        advice="free some space, then run the same command again (veche build: with --resume)",
+    )
     with progress.task("build", sum(job.num_bytes for job in work.jobs)) as advance:
         return executor.write(work, num_workers=num_workers, advance=advance)
 
@@ -146,16 +146,6 @@ def _require_unchanged(checkpoint: Checkpoint, plan: BuildPlan, key: str) -> Non
         raise CheckpointError(
             f"{checkpoint.folder} was changed while it was read, so what was made is of no use",
             hint="remove the .partial folder, and build again when nothing writes to the source",
-        )
-
-
-def _require_space(folder: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise DiskError(
-            f"the disk is full: {folder} needs {format_bytes(num_bytes)}, "
-            f"{format_bytes(free)} are free",
-            hint="free some space, then run the same command again (veche build: with --resume)",
         )
 
 
@@ -207,10 +197,5 @@ def _target_config(plan: BuildPlan, source: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _key(plan: BuildPlan, checkpoint: Checkpoint) -> str:
-    """Return what a build depends on, as a hash: the plan and the source's headers and dates."""
-    content = {
-        "plan": plan.as_dict(),
-        "veche": __version__,
-        "files": [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint.shards],
-    }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    """Return what a build depends on, as a hash."""
+    return work_key(checkpoint, {"plan": plan.as_dict()})

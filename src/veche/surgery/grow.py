@@ -46,8 +46,9 @@ def require_same_base(plan: BuildPlan, checkpoint: Checkpoint) -> None:
     Raises:
         RecipeError: names the first field that differs.
     """
+    base = plan.base_spec
     for name in _MUST_AGREE:
-        planned, found = getattr(plan.base_spec, name), getattr(checkpoint.spec, name)
+        planned, found = getattr(base, name), getattr(checkpoint.spec, name)
         if planned != found:
             raise RecipeError(
                 f"plan {plan.recipe!r} is for a base with {name} {planned!r}, but "

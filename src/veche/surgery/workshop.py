@@ -1,13 +1,18 @@
 """The folder in which a build is at work, which becomes the target by one rename."""
 
 import fcntl
+import hashlib
+import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from veche import __version__
+from veche.checkpoint.reader import Checkpoint
 from veche.core.errors import OutputError, VecheError
 from veche.core.files import (
     PARTIAL_SUFFIX,
@@ -59,6 +64,18 @@ def workshop(target: Path, key: str, *, resume: bool, discard_stale: bool) -> It
             _clear(target)
     except OSError as error:
         raise disk_error(error, target) from error
+
+
+def work_key(checkpoint: Checkpoint, content: Mapping[str, Any]) -> str:
+    """Return a hash of a work's settings, of veche's version, and of the source's files and dates.
+
+    Args:
+        checkpoint: the source.
+        content: what else the result depends on, as JSON values.
+    """
+    files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint.shards]
+    text = json.dumps({**content, "veche": __version__, "files": files}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finish_if_done(target: Path, key: str) -> bool:

@@ -10,7 +10,6 @@ This file imports torch.
 """
 
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,6 @@ from typing import Any
 
 from torch import Tensor
 
-from veche import __version__
 from veche.checkpoint.reader import Checkpoint, open_checkpoint
 from veche.core.errors import InputError, OutputError
 from veche.core.files import PARTIAL_SUFFIX, require_empty
@@ -34,7 +32,7 @@ from veche.surgery.carving.layer_fit import CarvedLayer, Division
 from veche.surgery.carving.source import require_carvable, shared_units
 from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.compare import windows
-from veche.surgery.workshop import finish_if_done, workshop
+from veche.surgery.workshop import finish_if_done, work_key, workshop
 
 _WINDOW_TOKENS = 512
 _MAX_CHARACTERS_A_TOKEN = 8
@@ -249,8 +247,6 @@ def _cleared_on_error(target: Path, key: str) -> Iterator[Path]:
 
 
 def _key(checkpoint: Checkpoint, settings: CarveSettings, text: str | None) -> str:
-    """Return a hash of what the result depends on: settings, text, the source's files and dates."""
-    files = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in checkpoint.shards]
+    """Return what the result depends on, as a hash."""
     text = hashlib.sha256(text.encode()).hexdigest() if text is not None else None
-    content = {"carve": asdict(settings), "text": text, "veche": __version__, "files": files}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return work_key(checkpoint, {"carve": asdict(settings), "text": text})

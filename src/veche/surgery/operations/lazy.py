@@ -6,7 +6,6 @@ rows of one.
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veche.checkpoint.header import TensorInfo
-from veche.checkpoint.reader import weight_dtype
+from veche.checkpoint.reader import read_into, weight_dtype
 from veche.core.errors import CheckpointError
 
 Array = NDArray[Any]
@@ -79,7 +78,7 @@ def from_file(info: TensorInfo) -> LazyTensor:
         with info.file.open("rb", buffering=0) as file:
             for position, start, count in _runs(rows):
                 target = raw[position * row_bytes : (position + count) * row_bytes]
-                _read(file.fileno(), target, info.start + start * row_bytes, info)
+                read_into(file, target, info, start * row_bytes)
         return out
 
     return LazyTensor(num_rows=num_rows, num_columns=num_columns, dtype=dtype, take=take)
@@ -145,15 +144,3 @@ def _runs(rows: Rows) -> Iterator[tuple[int, int, int]]:
     bounds = [0, *breaks.tolist(), len(rows)]
     for begin, end in itertools.pairwise(bounds):
         yield begin, int(rows[begin]), end - begin
-
-
-def _read(descriptor: int, target: memoryview, offset: int, info: TensorInfo) -> None:
-    """Fill `target` from the file; a file mapped into memory would count as resident."""
-    while len(target):
-        count = os.preadv(descriptor, [target], offset)
-        if count == 0:
-            raise CheckpointError(
-                f"{info.file} became shorter while it was read: {info.name!r} is cut off",
-                hint="fetch this file again",
-            )
-        target, offset = target[count:], offset + count

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from veche.checkpoint.families import TensorKind, TensorRole, moe_role
 from veche.planning.feasibility import FEASIBLE
 from veche.surgery.operations.lazy import Array, LazyTensor, Rows, standard_deviation, zeros
@@ -69,7 +67,7 @@ def _shared_down(tensor: LazyTensor, role: TensorRole, growth: Growth) -> LazyTe
 
 
 def _shared_router(tensor: LazyTensor, role: TensorRole, growth: Growth) -> LazyTensor:
-    return zeros(1, growth.target.hidden_size, np.dtype(tensor.dtype))
+    return zeros(1, growth.target.hidden_size, tensor.dtype)
 
 
 def _record(growth: Growth) -> Mapping[str, Any]:

@@ -1,13 +1,11 @@
 """Move a checkpoint between a remote folder and its stage, file by file, resumably."""
 
-import shutil
 from pathlib import Path
 
 from veche.checkpoint.reader import INDEX_NAME, SINGLE_NAME
-from veche.core.errors import CheckpointError, DiskError, OutputError, TransferError
-from veche.core.files import read_json_object, remove_partials
+from veche.core.errors import CheckpointError, OutputError, TransferError
+from veche.core.files import read_json_object, remove_partials, require_space
 from veche.core.progress import Progress
-from veche.core.units import format_bytes
 from veche.surgery.names import WEIGHT_SUFFIXES
 from veche.surgery.remote.folder import RemoteFile, RemoteFolder
 from veche.surgery.remote.staging import Stage
@@ -40,7 +38,7 @@ def fetch(remote: RemoteFolder, stage: Stage, progress: Progress, *, with_shards
     for name in set(_names(stage.source)) - listed.keys():
         (stage.source / name).unlink()
     num_bytes = sum(file.num_bytes for file in missing)
-    _require_space(stage.source, num_bytes)
+    require_space(stage.source, num_bytes, advice="free some space, or choose another --staging")
     with progress.task("fetch", num_bytes) as advance:
         for file in missing:
             remote.fetch(file, stage.source / file.name, advance)
@@ -118,13 +116,3 @@ def _is_here(file: RemoteFile, stage: Stage) -> bool:
 
 def _names(folder: Path) -> list[str]:
     return [file.name for file in folder.iterdir() if file.is_file()]
-
-
-def _require_space(folder: Path, num_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < num_bytes:
-        raise DiskError(
-            f"the disk is full: {folder} needs {format_bytes(num_bytes)}, "
-            f"{format_bytes(free)} are free",
-            hint="free some space, or choose another --staging",
-        )

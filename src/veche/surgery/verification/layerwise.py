@@ -7,20 +7,21 @@ torch.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from veche.checkpoint.reader import Checkpoint, open_checkpoint
+from veche.checkpoint.reader import open_checkpoint
+from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import CheckpointError
 from veche.core.progress import Advance
 from veche.planning.depth import LayerPlace, layer_layout
+from veche.surgery.verification.bench import Bench
 from veche.surgery.verification.compare import Comparison, largest, relative_error
 from veche.surgery.verification.figures import LayerError
 from veche.surgery.verification.predictions import compare_predictions
 from veche.surgery.verification.shell import Shell
-from veche.surgery.verification.variants import Experiment, Pair, Side, Variant
+from veche.surgery.verification.variants import Pair, Side, Variant
 from veche.surgery.verification.weights import Weights, scaled_in_place
 
 NEAR_TIE = 1e-5
@@ -60,21 +61,12 @@ class _Forced:
     is_near_tie: Tensor
 
 
-def num_steps(source: Checkpoint, target: Checkpoint) -> int:
+def num_steps(source: ModelSpec, target: ModelSpec) -> int:
     """Return how often `walk` advances."""
-    return source.spec.num_hidden_layers + target.spec.num_hidden_layers + 1
+    return source.num_hidden_layers + target.num_hidden_layers + 1
 
 
-def walk(
-    source: Path,
-    target: Path,
-    experiment: Experiment,
-    tokens_WT: Tensor,
-    *,
-    fp32_tokens: int,
-    device: torch.device,
-    advance: Advance,
-) -> Walked:
+def walk(bench: Bench, advance: Advance) -> Walked:
     """Run every variant through both checkpoints in one pass over their files.
 
     NOTE: at most one layer's weights are in memory: in the checkpoint's dtype for its variants,
@@ -82,19 +74,14 @@ def walk(
     stand for it, so the streams that are compared are always of the same depth.
 
     Args:
-        source: the folder that was grown.
-        target: the grown folder.
-        experiment: what to run, and what to compare.
-        tokens_WT: the text.
-        fp32_tokens: tokens of the first window that are run in float32.
-        device: where the layers run.
+        bench: what to run, on what.
         advance: called with 1 for each layer of either model, and for the head.
 
     Raises:
         CheckpointError: a tensor is missing, left over, of a wrong shape, or not finite in the
             source.
     """
-    walker = _Walker(source, target, experiment, tokens_WT.to(device), fp32_tokens, device)
+    walker = _Walker(bench)
     layers = [walker.embed()]
     layout = layer_layout(walker.num_layers("source"), walker.num_layers("target"))
     for layer in range(walker.num_layers("source")):
@@ -116,18 +103,12 @@ def walk(
 class _Walker:
     """The streams of all variants, and how to bring them one layer further."""
 
-    def __init__(
-        self,
-        source: Path,
-        target: Path,
-        experiment: Experiment,
-        tokens_WT: Tensor,
-        fp32_tokens: int,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, bench: Bench) -> None:
+        experiment, device = bench.experiment, bench.device
         self._experiment, self._device = experiment, device
-        self._tokens_WT, self._fp32_WT = tokens_WT, tokens_WT[:1, :fp32_tokens]
-        self._folders: dict[Side, Path] = {"source": source, "target": target}
+        self._tokens_WT = bench.tokens_of(is_fp32=False)
+        self._fp32_WT = bench.tokens_of(is_fp32=True)
+        self._folders = bench.folders
         self._known: dict[str, Shell] = {}
         self._shells = {name: self._shell(v) for name, v in experiment.variants.items()}
         forced = experiment.variants[self._pair("fp32").reference]

@@ -22,6 +22,7 @@ from veche.planning.plan import BuildPlan
 from veche.surgery.grow import require_same_base
 from veche.surgery.loading import load_tokenizer
 from veche.surgery.verification import layerwise, whole
+from veche.surgery.verification.bench import Bench
 from veche.surgery.verification.compare import Comparison, windows
 from veche.surgery.verification.differences import differences
 from veche.surgery.verification.figures import (
@@ -36,7 +37,7 @@ from veche.surgery.verification.figures import (
 )
 from veche.surgery.verification.form import FormChoice, chosen_form, free_memory
 from veche.surgery.verification.layerwise import Walked
-from veche.surgery.verification.variants import Experiment, experiment_of
+from veche.surgery.verification.variants import experiment_of
 
 DeviceChoice = Literal["auto", "cpu", "cuda"]
 _MIN_TOKENS = 16
@@ -91,12 +92,23 @@ def verify(
     device = _device(settings.device)
     form = _form(source, target, settings, device, progress)
     base, grown = (spec_of(read_config(folder)) for folder in (source, target))
-    experiment = experiment_of(plan, base, grown)
-    tokens_WT = _tokenize(source, text, settings)
+    bench = Bench(
+        folders={"source": source, "target": target},
+        experiment=experiment_of(plan, base, grown),
+        tokens=_tokenize(source, text, settings).to(device),
+        fp32_tokens=settings.fp32_tokens,
+        device=device,
+    )
     with torch.inference_mode():
-        run = _walk if form == "long" else _run_whole
-        seen = run(source, target, experiment, tokens_WT, settings, device, progress)
-    figures = _figures(form, seen, experiment, window_tokens=tokens_WT.shape[1])
+        if form == "long":
+            total = layerwise.num_steps(base, grown)
+            with progress.task("verify layer by layer", total) as advance:
+                seen = layerwise.walk(bench, advance)
+        else:
+            with progress.task("verify", whole.num_steps(bench.experiment)) as advance:
+                comparisons = whole.compare_whole(bench, advance)
+            seen = Walked(comparisons=comparisons, layers=(), not_finite=())
+    figures = _figures(form, seen, bench)
     if figures.passed:
         return figures
     suspected = (*(layer.name for layer in figures.failed_layers), *figures.not_finite)
@@ -110,55 +122,10 @@ def verify(
     return replace(figures, differences=found)
 
 
-def _walk(
-    source: Path,
-    target: Path,
-    experiment: Experiment,
-    tokens_WT: Tensor,
-    settings: VerifySettings,
-    device: torch.device,
-    progress: Progress,
-) -> Walked:
-    total = layerwise.num_steps(open_checkpoint(source), open_checkpoint(target))
-    with progress.task("verify layer by layer", total) as advance:
-        return layerwise.walk(
-            source,
-            target,
-            experiment,
-            tokens_WT,
-            fp32_tokens=settings.fp32_tokens,
-            device=device,
-            advance=advance,
-        )
-
-
-def _run_whole(
-    source: Path,
-    target: Path,
-    experiment: Experiment,
-    tokens_WT: Tensor,
-    settings: VerifySettings,
-    device: torch.device,
-    progress: Progress,
-) -> Walked:
-    with progress.task("verify", whole.num_steps(experiment)) as advance:
-        comparisons = whole.compare_whole(
-            source,
-            target,
-            experiment,
-            tokens_WT,
-            fp32_tokens=settings.fp32_tokens,
-            device=device,
-            advance=advance,
-        )
-    return Walked(comparisons=comparisons, layers=(), not_finite=())
-
-
-def _figures(
-    form: Form, seen: Walked, experiment: Experiment, *, window_tokens: int
-) -> Verification:
+def _figures(form: Form, seen: Walked, bench: Bench) -> Verification:
     pairs = seen.comparisons
-    exact, on_text = _exact(pairs), pairs["whole"]
+    exact = judged(grown=pairs["exact"], floor=pairs["floor"], fp32=pairs["fp32"])
+    on_text = pairs["whole"]
     return Verification(
         form=form,
         passed=exact.passed and _all_passed(seen.layers) and not seen.not_finite,
@@ -169,11 +136,13 @@ def _figures(
             kl=on_text.kl,
             top1_agreement=on_text.top1_agreement,
         ),
-        dials=tuple(_dial(name, value, pairs[name]) for name, value in experiment.dials.items()),
+        dials=tuple(
+            _dial(name, value, pairs[name]) for name, value in bench.experiment.dials.items()
+        ),
         layers=seen.layers,
         not_finite=seen.not_finite,
         num_tokens=on_text.num_tokens,
-        window_tokens=window_tokens,
+        window_tokens=bench.tokens.shape[1],
     )
 
 
@@ -181,8 +150,14 @@ def _all_passed(layers: tuple[LayerError, ...]) -> bool:
     return all(layer.passed for layer in layers)
 
 
-def _exact(pairs: dict[str, Comparison]) -> Exact:
-    grown, floor, fp32 = pairs["exact"], pairs["floor"], pairs["fp32"]
+def judged(*, grown: Comparison, floor: Comparison, fp32: Comparison) -> Exact:
+    """Return whether a grown model is its source, up to rounding.
+
+    Args:
+        grown: source and grown model, in the checkpoint's dtype.
+        floor: the source under two attention implementations, in the same.
+        fp32: source and grown model, in float32.
+    """
     margin = 2 * math.hypot(grown.kl_standard_error, floor.kl_standard_error)
     is_close = fp32.max_abs_diff <= FP32_TOLERANCE * fp32.scale
     return Exact(

@@ -7,7 +7,6 @@ transformers 5 holds a layer's experts in two tensors, gate_up_proj [E, 2I, H] a
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor
 
 from veche.checkpoint.families import TensorKind, TensorRole, role_of
 from veche.checkpoint.header import TensorInfo
-from veche.checkpoint.reader import WEIGHT_DTYPES, Checkpoint
-from veche.core.errors import CheckpointError, UnsupportedError
+from veche.checkpoint.reader import Checkpoint, read_into, weight_dtype
+from veche.core.errors import CheckpointError
 from veche.surgery.loading import Model
 
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
@@ -128,10 +127,10 @@ class Weights:
         step = max(1, _CHUNK_BYTES // stored.itemsize)
         buffer = torch.empty(min(step, len(flat)), dtype=stored)
         with info.file.open("rb", buffering=0) as file:
-            file.seek(info.start + first_row * row_bytes)
             for start in range(0, len(flat), step):
                 chunk = buffer[: len(flat) - start]
-                _read_into(file, chunk, info)
+                view = chunk.view(torch.uint8).numpy().data
+                read_into(file, view, info, first_row * row_bytes + start * stored.itemsize)
                 if not chunk.isfinite().all():
                     self.not_finite[info.name] = None
                 flat[start : start + len(chunk)] = chunk
@@ -146,12 +145,7 @@ class Weights:
             name = f"model.layers.{role.layer}.mlp.{fused}"
         if name not in self._shapes:
             raise self._error("unexpected", info.name)
-        if info.dtype not in WEIGHT_DTYPES:
-            raise UnsupportedError(
-                f"{info.file}: tensor {info.name!r} has dtype {info.dtype}, not one of "
-                f"{', '.join(WEIGHT_DTYPES)}",
-                hint="use the model's bf16, fp16 or fp32 checkpoint",
-            )
+        weight_dtype(info)
         place = _Place(parameter=name, role=role)
         whole = torch.empty(self._shapes[name], device="meta")
         if role.expert is not None and role.expert >= len(whole):
@@ -181,18 +175,6 @@ class Weights:
             f"{folder}: {kind} key {name}",
             hint="the weights and config.json are not of one model: build it again",
         )
-
-
-def _read_into(file: FileIO, chunk: Tensor, info: TensorInfo) -> None:
-    view = chunk.view(torch.uint8).numpy().data
-    while view:
-        count = file.readinto(view)
-        if not count:
-            raise CheckpointError(
-                f"{info.file} became shorter while it was read: {info.name!r} is cut off",
-                hint="fetch this file again",
-            )
-        view = view[count:]
 
 
 def scaled_in_place(weights: Mapping[str, Tensor], gain: float, dtype: torch.dtype) -> None:

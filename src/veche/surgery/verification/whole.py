@@ -10,8 +10,9 @@ from torch import Tensor
 from veche.checkpoint.config import read_config, spec_of
 from veche.core.progress import Advance
 from veche.surgery.loading import Model, load_model
+from veche.surgery.verification.bench import Bench
 from veche.surgery.verification.compare import Comparison
-from veche.surgery.verification.variants import Experiment, Side, Variant
+from veche.surgery.verification.variants import Experiment, Variant
 from veche.surgery.verification.weights import scaled_in_place
 
 
@@ -20,40 +21,22 @@ def num_steps(experiment: Experiment) -> int:
     return len({pair.reference for pair in experiment.pairs.values()}) + len(experiment.pairs)
 
 
-def compare_whole(
-    source: Path,
-    target: Path,
-    experiment: Experiment,
-    tokens_WT: Tensor,
-    *,
-    fp32_tokens: int,
-    device: torch.device,
-    advance: Advance,
-) -> dict[str, Comparison]:
+def compare_whole(bench: Bench, advance: Advance) -> dict[str, Comparison]:
     """Load every variant in turn and compare the pairs, by name.
 
     Args:
-        source: the folder that was grown.
-        target: the grown folder.
-        experiment: what to run, and what to compare.
-        tokens_WT: the text.
-        fp32_tokens: tokens of the first window that are run in float32.
-        device: where the models run.
+        bench: what to run, on what.
         advance: called with 1 for each model that was run.
 
     Raises:
         CheckpointError: a folder cannot be loaded.
     """
-    folders: dict[Side, Path] = {"source": source, "target": target}
+    experiment = bench.experiment
 
     def run(variant: Variant) -> Iterator[Tensor]:
-        model = _load(folders[variant.side], variant, device)
-        for tokens_T in tokens_of(variant):
+        model = _load(bench.folders[variant.side], variant, bench.device)
+        for tokens_T in bench.tokens_of(is_fp32=variant.is_fp32):
             yield model(input_ids=tokens_T[None], use_cache=False).logits[0]
-
-    def tokens_of(variant: Variant) -> Tensor:
-        given_WT = tokens_WT[:1, :fp32_tokens] if variant.is_fp32 else tokens_WT
-        return given_WT.to(device)
 
     comparisons: dict[str, Comparison] = {}
     for reference in {pair.reference: None for pair in experiment.pairs.values()}:
@@ -63,7 +46,8 @@ def compare_whole(
             if pair.reference == reference:
                 gc.collect()
                 variant, comparisons[name] = experiment.variants[pair.other], Comparison()
-                runs = zip(expected, run(variant), tokens_of(variant), strict=True)
+                tokens_WT = bench.tokens_of(is_fp32=variant.is_fp32)
+                runs = zip(expected, run(variant), tokens_WT, strict=True)
                 for reference_TV, other_TV, tokens_T in runs:
                     comparisons[name].add(reference_TV, other_TV, tokens_T)
                 advance(1)
