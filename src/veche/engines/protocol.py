@@ -1,16 +1,22 @@
-"""What every engine offers: one trunk, prefilled once, and a batch of branches behind it."""
+"""What every engine offers: one trunk, prefilled once, and a batch of branches behind it.
 
-from collections.abc import Callable, Sequence
+Shapes: T tokens of one branch, L layers (that route, or that were chosen), E experts, k active
+experts a token, H heads, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, Protocol
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veche.core.errors import UnsupportedError
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "cancelled"]
 OnToken = Callable[[str, str], None]
 """Called with (voice, text piece) for each piece of text as it is decoded."""
 
@@ -24,6 +30,30 @@ class Capability(StrEnum):
     """The entropy of the next-token distribution is reported for each token."""
     ROUTING = "routing"
     """Which experts each token was sent to is reported."""
+    ROUTER_LOGITS = "router_logits"
+    """The logits of every expert, before any steering, can be reported too."""
+    LOGPROBS = "logprobs"
+    """Log-probabilities of the chosen token and of the likeliest ones can be reported."""
+    LOGITS = "logits"
+    """The whole next-token distribution can be reported."""
+    HIDDEN_STATES = "hidden_states"
+    """Hidden states at chosen layers can be reported."""
+    HEADS = "heads"
+    """Statistics of each attention head can be reported."""
+    NUM_EXPERTS_PER_TOK = "num_experts_per_tok"
+    """A branch may use its own number of active experts."""
+    STEERING = "steering"
+    """A branch may bias the routers."""
+    ADAPTERS = "adapters"
+    """Adapters can be loaded at run time; a branch names the one that it uses."""
+    JSON = "json"
+    """An answer can be held to a JSON schema."""
+    KEEP = "keep"
+    """A branch can be kept as a trunk of its own, and continued."""
+    SCORE = "score"
+    """A given answer can be read instead of decoded."""
+    SNAPSHOT = "snapshot"
+    """A trunk can be written to disk, and opened from there without prefilling it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +63,9 @@ class Sampling:
     Attributes:
         max_new_tokens: the most tokens that the branch may decode.
         temperature: 0 is greedy.
+        top_k: only the likeliest so many tokens are drawn from; 0 is all.
         top_p: nucleus mass in (0, 1].
+        min_p: tokens below this share of the likeliest one's probability are not drawn.
         repetition_penalty: 1 is none; applied to tokens that this branch has decoded.
         seed: of this branch's own random stream.
         stop: texts that end the branch; they are not part of its text.
@@ -41,34 +73,157 @@ class Sampling:
 
     max_new_tokens: int = 128
     temperature: float = 0.0
+    top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptiveExperts:
+    """Few experts where a router is sure, more where it is not, token by token and layer by layer.
+
+    A router's distribution p over E experts counts as exp(H(p)) experts, H in nats. A token uses
+    round(scale · exp(H)) of them, at least `least` and at most `most`.
+    """
+
+    least: int
+    most: int
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steering:
+    """What is added to the routers' logits before they choose.
+
+    Attributes:
+        bias: [L, E], in nats, a row for each layer that routes, 0 where nothing is to change. The
+            weights of the chosen experts follow from the biased logits too.
+    """
+
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """What is to be reported of a branch besides its text.
+
+    Attributes:
+        routing: where its tokens were sent, if the engine can tell.
+        router_logits: the logits of every expert too.
+        logprobs: None is none; else of the chosen token and of this many likeliest ones.
+        logits: the whole next-token distribution.
+        hidden_layers: layers whose output is reported; 0 is the embedding, the last is what the
+            output head reads (as in transformers' `hidden_states`).
+        heads: statistics of each attention head.
+    """
+
+    routing: bool = True
+    router_logits: bool = False
+    logprobs: int | None = None
+    logits: bool = False
+    hidden_layers: tuple[int, ...] = ()
+    heads: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Branch:
-    """A voice's request: what it is told behind the trunk, and how it samples."""
+    """A voice's request: what it is told behind the trunk, and how it answers.
+
+    A branch's first token is its invocation: adapter, steering and number of experts act from
+    there on, so the trunk is what it would be without them.
+
+    Attributes:
+        voice: who speaks; unique in a batch.
+        instruction: appended to the open turn, which is then closed. Behind a kept branch it is the
+            user's next turn, and "" goes on with the answer itself.
+        sampling: how tokens are picked.
+        num_experts_per_tok: active experts of this branch alone; None is the checkpoint's.
+        steering: what biases its routers.
+        adapter: the name of a loaded adapter.
+        json_schema: the answer is held to this JSON schema; {} is any JSON.
+        capture: what is reported of it.
+        keep: keep it as a trunk of its own, in `BranchResult.trunk`.
+    """
 
     voice: str
     instruction: str
     sampling: Sampling = field(default_factory=Sampling)
+    num_experts_per_tok: int | AdaptiveExperts | None = None
+    steering: Steering | None = None
+    adapter: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    capture: Capture = field(default_factory=Capture)
+    keep: bool = False
+
+    @property
+    def needs(self) -> frozenset[Capability]:
+        """What an engine must be able to do for this branch; routing is reported if it can."""
+        asked = {
+            Capability.ROUTER_LOGITS: self.capture.router_logits,
+            Capability.LOGPROBS: self.capture.logprobs is not None,
+            Capability.LOGITS: self.capture.logits,
+            Capability.HIDDEN_STATES: bool(self.capture.hidden_layers),
+            Capability.HEADS: self.capture.heads,
+            Capability.NUM_EXPERTS_PER_TOK: self.num_experts_per_tok is not None,
+            Capability.STEERING: self.steering is not None,
+            Capability.ADAPTERS: self.adapter is not None,
+            Capability.JSON: self.json_schema is not None,
+            Capability.KEEP: self.keep,
+        }
+        return frozenset(capability for capability, is_asked in asked.items() if is_asked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Routing:
-    """Where a branch's decoded tokens were sent.
+    """Where a branch's answer tokens were sent: those that were fed back to the model.
 
     Attributes:
-        expert_ids: [tokens, layers, top_k], the chosen experts, best first.
-        weights: [tokens, layers, top_k], their routing weights.
+        expert_ids: [T, L, k], the chosen experts, best first. Where a token used fewer than k, the
+            rest of its row repeats no meaning: its weights are 0.
+        weights: [T, L, k], their routing weights.
         num_experts: how many there were to choose from.
+        logits: [T, L, E] before any steering; None where they were not asked for.
     """
 
     expert_ids: NDArray[np.uint16]
     weights: NDArray[np.float16]
     num_experts: int
+    logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logprobs:
+    """Natural log-probabilities before temperature and penalties.
+
+    Attributes:
+        chosen: [T], of the token that was chosen, or given.
+        top_ids: [T, n], the likeliest tokens, best first; n is what was asked for.
+        top: [T, n], their log-probabilities.
+    """
+
+    chosen: NDArray[np.float32]
+    top_ids: NDArray[np.int64]
+    top: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadStatistics:
+    """What each attention head did for the answer tokens that were fed back.
+
+    Attributes:
+        entropy: [T, L, H], of the head's attention over all positions before it, in nats.
+        distance: [T, L, H], mean distance of what it attended to, in tokens.
+        output_norm: [T, L, H], L2 norm of its output before the output projection.
+        similarity: [L, H, H], cosine of the outputs of two heads, mean over T.
+    """
+
+    entropy: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    output_norm: NDArray[np.float32]
+    similarity: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,12 +234,18 @@ class BranchResult:
         voice: as in the request.
         text: the decoded text, without special tokens and stop texts.
         token_ids: the decoded tokens, the end token included when there was one.
-        finish_reason: "stop" (end token or stop text) or "length".
+        finish_reason: "stop" (end token, stop text, complete JSON, or the end of a given answer),
+            "length" or "cancelled".
         prefilled_tokens: prompt tokens that were computed for this branch alone.
         reused_tokens: prompt tokens that it read from the trunk's cache.
         entropies: entropy of the distribution that each token was drawn from, in nats, before
             temperature and penalties; None where the engine can't tell.
-        routing: of the decoded tokens that were fed back; None where the engine can't tell.
+        routing: of the answer tokens that were fed back; None where the engine can't tell.
+        logprobs: where asked for.
+        logits: [T, V], where asked for: row t is what token t was drawn from.
+        hidden_states: [T, L, D], where asked for: row t is the state that token t was drawn from.
+        heads: where asked for.
+        trunk: the branch as a trunk of its own, if it was to be kept.
     """
 
     voice: str
@@ -95,6 +256,11 @@ class BranchResult:
     reused_tokens: int
     entropies: tuple[float, ...] | None = None
     routing: Routing | None = None
+    logprobs: Logprobs | None = None
+    logits: NDArray[np.float32] | None = None
+    hidden_states: NDArray[np.float32] | None = None
+    heads: HeadStatistics | None = None
+    trunk: "Trunk | None" = None
 
 
 class Trunk(Protocol):
@@ -128,15 +294,62 @@ class Engine(Protocol):
         """Prefill the system message and the beginning of the user's turn, once."""
 
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
-        """Append `text` to the open turn; return how many tokens were prefilled."""
+        """Append `text` to the open turn; return how many tokens were prefilled.
+
+        Behind a kept branch, which is an answer, it opens the user's next turn first.
+        """
 
     def decode(
-        self, trunk: Trunk, branches: Sequence[Branch], on_token: OnToken | None = None
+        self,
+        trunk: Trunk,
+        branches: Sequence[Branch],
+        on_token: OnToken | None = None,
+        *,
+        cancel: Event | None = None,
     ) -> list[BranchResult]:
-        """Decode all branches from the trunk as one batch; the trunk is left as it was."""
+        """Decode all branches from the trunk as one batch; the trunk is left as it was.
+
+        Once `cancel` is set, even in the middle of a token, the branches end as "cancelled" with
+        what they have said.
+        """
 
     def close_trunk(self, trunk: Trunk) -> None:
         """Free the trunk's memory."""
+
+
+class ScoringEngine(Engine, Protocol):
+    """An engine with SCORE: it can read what it did not write."""
+
+    def open_text(self, text: str) -> Trunk:
+        """Prefill a plain text, without any chat markup; branches go on with it."""
+
+    def score(
+        self, trunk: Trunk, branches: Sequence[Branch], answers: Sequence[str]
+    ) -> list[BranchResult]:
+        """Read an answer for each branch instead of decoding one; nothing is sampled.
+
+        Results are as of `decode`, of the given tokens, each of which is fed to the model.
+        """
+
+
+class SnapshotEngine(Engine, Protocol):
+    """An engine with SNAPSHOT."""
+
+    def save_trunk(self, trunk: Trunk, path: Path) -> None:
+        """Write a trunk's cache and tokens to `path`, atomically."""
+
+    def load_trunk(self, path: Path) -> Trunk:
+        """Open what `save_trunk` wrote, with the same model and adapters."""
+
+
+class AdapterEngine(Engine, Protocol):
+    """An engine with ADAPTERS."""
+
+    def load_adapter(self, name: str, folder: Path) -> str:
+        """Load a PEFT folder under a name; return its content hash."""
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; trunks and results that used it stay as they are."""
 
 
 def require(engine: Engine, *needed: Capability) -> None:
@@ -148,5 +361,44 @@ def require(engine: Engine, *needed: Capability) -> None:
     if missing := sorted(set(needed) - engine.capabilities):
         raise UnsupportedError(
             f"engine {engine.name!r} cannot do: {', '.join(missing)}",
-            hint="use the transformers engine, which can do all of it",
+            hint="use the transformers engine, which can do all of it, with a model that has it",
         )
+
+
+def require_for(engine: Engine, branches: Iterable[Branch]) -> None:
+    """Refuse what a batch of branches asks for and the engine lacks.
+
+    Raises:
+        UnsupportedError: names what is missing.
+    """
+    require(engine, *(capability for branch in branches for capability in branch.needs))
+
+
+def scoring(engine: Engine) -> ScoringEngine:
+    """Return the engine as one that can SCORE.
+
+    Raises:
+        UnsupportedError: it cannot.
+    """
+    require(engine, Capability.SCORE)
+    return cast("ScoringEngine", engine)
+
+
+def snapshots(engine: Engine) -> SnapshotEngine:
+    """Return the engine as one with SNAPSHOT.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    require(engine, Capability.SNAPSHOT)
+    return cast("SnapshotEngine", engine)
+
+
+def adapters(engine: Engine) -> AdapterEngine:
+    """Return the engine as one with ADAPTERS.
+
+    Raises:
+        UnsupportedError: it has none.
+    """
+    require(engine, Capability.ADAPTERS)
+    return cast("AdapterEngine", engine)

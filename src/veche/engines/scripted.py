@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import Event
 
 from veche.core.errors import InputError, UnsupportedError
 from veche.core.files import read_json_object
-from veche.engines.protocol import Branch, BranchResult, Capability, FinishReason, OnToken, Trunk
+from veche.engines.protocol import (
+    Branch,
+    BranchResult,
+    Capability,
+    FinishReason,
+    OnToken,
+    Trunk,
+    require_for,
+)
 
 Script = Mapping[str, str | Sequence[str]]
 """The replies of each voice, first to last; the last one repeats, a missing voice is silent."""
@@ -94,9 +103,15 @@ class ScriptedEngine:
         return len(text.split())
 
     def decode(
-        self, trunk: Trunk, branches: Sequence[Branch], on_token: OnToken | None = None
+        self,
+        trunk: Trunk,
+        branches: Sequence[Branch],
+        on_token: OnToken | None = None,
+        *,
+        cancel: Event | None = None,
     ) -> list[BranchResult]:
-        """Let each voice say its next reply, cut to its budget."""
+        """Let each voice say its next reply, cut to its budget; once cancelled, no more."""
+        require_for(self, branches)
         mine = _mine(trunk)
         return [self._reply(mine, branch, on_token) for branch in branches]
 

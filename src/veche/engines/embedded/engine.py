@@ -5,6 +5,7 @@ Shapes: B branches, S suffix tokens after padding, T trunk tokens, V vocabulary.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from veche.engines.embedded.kv_cache import forked, keep_rows, rewind, trunk_cac
 from veche.engines.embedded.loading import LoadedModel
 from veche.engines.embedded.router_tap import RouterTap
 from veche.engines.embedded.sampling import entropy_nats
-from veche.engines.protocol import Branch, BranchResult, Capability, OnToken, Trunk
+from veche.engines.protocol import Branch, BranchResult, Capability, OnToken, Trunk, require_for
 
 _PREFILL_CHUNK_TOKENS = 512
 
@@ -76,9 +77,15 @@ class EmbeddedEngine:
         return len(ids)
 
     def decode(
-        self, trunk: Trunk, branches: Sequence[Branch], on_token: OnToken | None = None
+        self,
+        trunk: Trunk,
+        branches: Sequence[Branch],
+        on_token: OnToken | None = None,
+        *,
+        cancel: Event | None = None,
     ) -> list[BranchResult]:
         """Decode all branches as one batch."""
+        require_for(self, branches)
         mine = _mine(trunk)
         states = [self._state(branch, on_token) for branch in branches]
         for state in states:
