@@ -81,7 +81,7 @@ class RecordingEngine(ScriptedEngine):
         super().__init__(script)
         self.read = []
 
-    def decode(self, trunk, branches, on_token=None, *, cancel=None):
+    def decode(self, trunk, branches, on_token=None, **how):
         self.read.append((trunk.text, [branch.instruction for branch in branches]))
         return super().decode(trunk, branches, on_token)
 

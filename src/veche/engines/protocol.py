@@ -19,6 +19,8 @@ from veche.core.errors import UnsupportedError
 FinishReason = Literal["stop", "length", "cancelled"]
 OnToken = Callable[[str, str], None]
 """Called with (voice, text piece) for each piece of text as it is decoded."""
+OnRouting = Callable[[str, NDArray[np.uint16], NDArray[np.float16]], None]
+"""Called with (voice, expert ids [L, k], weights [L, k]) for each token as it is fed back."""
 
 
 class Capability(StrEnum):
@@ -305,9 +307,12 @@ class Engine(Protocol):
         branches: Sequence[Branch],
         on_token: OnToken | None = None,
         *,
+        on_routing: OnRouting | None = None,
         cancel: Event | None = None,
     ) -> list[BranchResult]:
         """Decode all branches from the trunk as one batch; the trunk is left as it was.
+
+        An engine without ROUTING never calls `on_routing`.
 
         Once `cancel` is set, even in the middle of a token, the branches end as "cancelled" with
         what they have said.

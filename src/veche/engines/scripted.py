@@ -11,6 +11,7 @@ from veche.engines.protocol import (
     BranchResult,
     Capability,
     FinishReason,
+    OnRouting,
     OnToken,
     Trunk,
     require_for,
@@ -108,6 +109,7 @@ class ScriptedEngine:
         branches: Sequence[Branch],
         on_token: OnToken | None = None,
         *,
+        on_routing: OnRouting | None = None,
         cancel: Event | None = None,
     ) -> list[BranchResult]:
         """Let each voice say its next reply, cut to its budget; once cancelled, no more."""

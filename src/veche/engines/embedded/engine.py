@@ -17,7 +17,15 @@ from veche.engines.embedded.kv_cache import forked, keep_rows, rewind, trunk_cac
 from veche.engines.embedded.loading import LoadedModel
 from veche.engines.embedded.router_tap import RouterTap
 from veche.engines.embedded.sampling import entropy_nats
-from veche.engines.protocol import Branch, BranchResult, Capability, OnToken, Trunk, require_for
+from veche.engines.protocol import (
+    Branch,
+    BranchResult,
+    Capability,
+    OnRouting,
+    OnToken,
+    Trunk,
+    require_for,
+)
 
 _PREFILL_CHUNK_TOKENS = 512
 
@@ -82,6 +90,7 @@ class EmbeddedEngine:
         branches: Sequence[Branch],
         on_token: OnToken | None = None,
         *,
+        on_routing: OnRouting | None = None,
         cancel: Event | None = None,
     ) -> list[BranchResult]:
         """Decode all branches as one batch."""
