@@ -28,6 +28,7 @@ FRAMEWORK_FOLDERS = {"surgery", "engines", "experts", "roles"}
 FRAMEWORK_FILES = {
     "engines/embedded/branch_state.py",
     "engines/embedded/engine.py",
+    "engines/embedded/head_statistics.py",
     "engines/embedded/kv_cache.py",
     "engines/embedded/loading.py",
     "engines/embedded/router_tap.py",

@@ -1,0 +1,255 @@
+"""Heads of rows behind one trunk, against transformers' own eager attention of each row alone."""
+
+import numpy as np
+import pytest
+import torch
+from tests import tiny_models
+from transformers import AutoModelForCausalLM
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from veche.engines.embedded.head_statistics import (
+    HeadLog,
+    HeadTap,
+    Segment,
+    cosine_between,
+    read_heads,
+)
+
+TRUNK_TOKENS = 9
+OWN_TOKENS = (5, 8, 70)
+"""The last is longer than what is attended to at a time."""
+
+MODELS = {
+    "mixtral": (tiny_models.tiny_mixtral, {}),
+    "mixtral with a window": (tiny_models.tiny_mixtral, {"sliding_window": 6}),
+    "qwen3_moe": (tiny_models.tiny_qwen3_moe, {}),
+    "llama": (tiny_models.tiny_llama, {}),
+}
+
+
+class Alone:
+    """One row without padding: transformers' attention, and the queries, keys, values in it."""
+
+    def __init__(self, model, ids):
+        self.calls = []
+        self.outputs = []
+        self.model = model
+        ALL_ATTENTION_FUNCTIONS.register("watched", self._watch)
+        ALL_MASK_ATTENTION_FUNCTIONS.register("watched", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+        handles = [
+            layer.self_attn.o_proj.register_forward_hook(
+                lambda module, inputs, output: self.outputs.append(inputs[0])
+            )
+            for layer in model.model.layers
+        ]
+        with torch.inference_mode():
+            model.set_attn_implementation("eager")
+            answer = model(input_ids=ids[None], output_attentions=True, use_cache=False)
+            for handle in handles:
+                handle.remove()
+            model.set_attn_implementation("watched")
+            model(input_ids=ids[None], use_cache=False)
+        self.attentions = answer.attentions
+
+    def _watch(self, module, query, key, value, mask, **options):
+        self.calls.append((module, query, key, value, options))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+
+    def expected(self, layer, last):
+        """Return entropy, distance, norm [Q, H] and mean cosine [H, H], token by token."""
+        attention = self.attentions[layer][0].double().numpy()
+        heads, tokens, _ = attention.shape
+        weight = self.calls[layer][0].o_proj.weight.detach().double().numpy()
+        output = self.outputs[layer][0].double().numpy().reshape(tokens, heads, -1)
+        width = output.shape[-1]
+        entropy, distance, norm = (np.zeros((last, heads)) for _ in range(3))
+        cosine = np.zeros((heads, heads))
+        for row, token in enumerate(range(tokens - last, tokens)):
+            added = []
+            for head in range(heads):
+                seen = [(n, p) for n, p in enumerate(attention[head, token]) if p > 0]
+                entropy[row, head] = -sum(p * np.log(p) for _, p in seen)
+                distance[row, head] = sum(p * (token - n) for n, p in seen)
+                norm[row, head] = np.sqrt((output[token, head] ** 2).sum())
+                added.append(weight[:, head * width : (head + 1) * width] @ output[token, head])
+            for one, first in enumerate(added):
+                for two, second in enumerate(added):
+                    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+                    cosine[one, two] += first @ second / lengths / last
+        return entropy, distance, norm, cosine
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def rows(request, tmp_path_factory):
+    make, changes = MODELS[request.param]
+    folder = make(tmp_path_factory.mktemp("model"), **changes)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    random = torch.Generator().manual_seed(0)
+    trunk = torch.randint(3, tiny_models.VOCAB_SIZE, (TRUNK_TOKENS,), generator=random)
+    own = [torch.randint(3, tiny_models.VOCAB_SIZE, (n,), generator=random) for n in OWN_TOKENS]
+    return [Alone(model, torch.cat([trunk, ids])) for ids in own]
+
+
+def padded(tensors, width):
+    """Left-pad along the tokens with what must never be read."""
+    out = torch.full((len(tensors), tensors[0].shape[1], width, tensors[0].shape[-1]), 1e3)
+    for row, tensor in enumerate(tensors):
+        out[row, :, width - tensor.shape[2] :] = tensor[0]
+    return out
+
+
+def batched(rows, layer, num_query_tokens):
+    """Read all rows at once: the trunk's keys from the first, each row's own behind padding."""
+    calls = [row.calls[layer] for row in rows]
+    width = max(OWN_TOKENS)
+    is_real = torch.zeros(len(rows), width, dtype=torch.bool)
+    positions = torch.zeros(len(rows), width, dtype=torch.long)
+    for row, tokens in enumerate(OWN_TOKENS):
+        is_real[row, width - tokens :] = True
+        positions[row, width - tokens :] = TRUNK_TOKENS + torch.arange(tokens)
+    module, _, first_keys, first_values, options = calls[0]
+    trunk = Segment(
+        keys=first_keys[:, :, :TRUNK_TOKENS],
+        values=first_values[:, :, :TRUNK_TOKENS],
+        positions=torch.arange(TRUNK_TOKENS)[None],
+    )
+    own = Segment(
+        keys=padded([keys[:, :, TRUNK_TOKENS:] for _, _, keys, _, _ in calls], width),
+        values=padded([values[:, :, TRUNK_TOKENS:] for _, _, _, values, _ in calls], width),
+        positions=positions,
+        is_real=is_real,
+    )
+    queries = padded([query[:, :, TRUNK_TOKENS:] for _, query, _, _, _ in calls], width)
+    return read_heads(
+        queries[:, :, -num_query_tokens:],
+        [trunk, own],
+        query_positions=positions[:, -num_query_tokens:],
+        scaling=options["scaling"],
+        output_weight=module.o_proj.weight.detach(),
+        counts=is_real[:, -num_query_tokens:],
+        window_tokens=options.get("sliding_window"),
+    )
+
+
+@pytest.mark.parametrize("num_query_tokens", [1, max(OWN_TOKENS)], ids=["decoding", "scoring"])
+def test_heads_behind_a_shared_trunk_are_those_of_eager_attention(rows, num_query_tokens):
+    tap, logs = HeadTap(), [HeadLog() for _ in rows]
+    with tap.listening():
+        for layer in range(len(rows[0].calls)):
+            tap.record(batched(rows, layer, num_query_tokens))
+        for log, row in zip(logs, tap.take(), strict=True):
+            log.add(row)
+    for alone, log, own in zip(rows, logs, OWN_TOKENS, strict=True):
+        told = log.joined()
+        last = min(own, num_query_tokens)
+        assert told.entropy.shape == (last, 3, 4)
+        for layer in range(3):
+            entropy, distance, norm, cosine = alone.expected(layer, last)
+            assert told.entropy[:, layer] == pytest.approx(entropy, abs=1e-4)
+            assert told.distance[:, layer] == pytest.approx(distance, abs=1e-4, rel=1e-5)
+            assert told.output_norm[:, layer] == pytest.approx(norm, abs=1e-4)
+            assert told.similarity[layer] == pytest.approx(cosine, abs=1e-4)
+
+
+def test_tokens_read_one_by_one_make_the_same_statistics_as_read_at_once(rows):
+    alone = rows[0]
+    at_once, one_by_one = HeadLog(), HeadLog()
+    tap = HeadTap()
+    total = TRUNK_TOKENS + OWN_TOKENS[0]
+    for log, chunks in (
+        (at_once, [slice(0, total)]),
+        (one_by_one, [slice(at, at + 1) for at in range(total)]),
+    ):
+        with tap.listening():
+            for chunk in chunks:
+                for module, query, keys, values, options in alone.calls:
+                    positions = torch.arange(total)[None]
+                    segment = Segment(
+                        keys=keys[:, :, : chunk.stop],
+                        values=values[:, :, : chunk.stop],
+                        positions=positions[:, : chunk.stop],
+                    )
+                    reading = read_heads(
+                        query[:, :, chunk],
+                        [segment],
+                        query_positions=positions[:, chunk],
+                        scaling=options["scaling"],
+                        output_weight=module.o_proj.weight.detach(),
+                        window_tokens=options.get("sliding_window"),
+                    )
+                    tap.record(reading)
+                log.add(tap.take()[0])
+    first, second = at_once.joined(), one_by_one.joined()
+    for name in ("entropy", "distance", "output_norm", "similarity"):
+        assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-5)
+
+
+def uniform_reading(num_tokens, **options):
+    keys = torch.zeros(1, 1, num_tokens, 4)
+    segment = Segment(
+        keys=keys, values=torch.ones_like(keys), positions=torch.arange(num_tokens)[None]
+    )
+    return read_heads(
+        torch.ones(1, 2, num_tokens, 4),
+        [segment],
+        query_positions=torch.arange(num_tokens)[None],
+        scaling=0.5,
+        output_weight=torch.eye(8),
+        **options,
+    )
+
+
+def test_a_head_that_looks_everywhere_alike_has_the_entropy_of_a_uniform_distribution():
+    reading = uniform_reading(10)
+    tokens = torch.arange(10.0)
+    for head in range(2):
+        assert torch.allclose(reading.entropy[0, :, head], (tokens + 1).log(), atol=1e-6)
+        assert torch.allclose(reading.distance[0, :, head], tokens / 2, atol=1e-6)
+        assert torch.allclose(reading.output_norm[0, :, head], torch.tensor(2.0))
+
+
+def test_a_window_bounds_how_far_a_head_can_look():
+    reading = uniform_reading(10, window_tokens=3)
+    assert reading.entropy.max() == pytest.approx(np.log(3), abs=1e-6)
+    assert reading.distance.max() == pytest.approx(1)
+
+
+def test_a_head_that_adds_nothing_is_like_no_other():
+    vectors = torch.tensor([[3.0, 0, 0], [6.0, 0, 0], [0, 0, 0], [-1.0, 0, 0]])
+    expected = [[1, 1, 0, -1], [1, 1, 0, -1], [0, 0, 0, 0], [-1, -1, 0, 1]]
+    assert cosine_between(vectors).tolist() == expected
+
+
+def test_a_row_of_nothing_but_padding_is_finite_and_does_not_count():
+    keys = torch.randn(2, 1, 3, 4)
+    is_real = torch.tensor([[True] * 3, [False] * 3])
+    segment = Segment(keys=keys, values=keys, positions=torch.arange(3)[None], is_real=is_real)
+    tap = HeadTap()
+    with tap.listening():
+        tap.record(
+            read_heads(
+                torch.randn(2, 2, 3, 4),
+                [segment],
+                query_positions=torch.arange(3)[None].repeat(2, 1),
+                scaling=0.5,
+                output_weight=torch.eye(8),
+                counts=is_real,
+            )
+        )
+        real, padding = tap.take()
+    log = HeadLog()
+    log.add(padding)
+    assert log.joined() is None
+    assert np.isfinite(real.entropy).all()
+    assert padding.entropy.shape == (0, 1, 2)
+    assert not padding.similarity_sum.any()
+
+
+def test_a_tap_forgets_when_it_stops_listening():
+    tap = HeadTap()
+    with tap.listening():
+        assert tap.is_listening
+        tap.record(uniform_reading(2))
+    assert not tap.is_listening
+    assert tap.take() == []
