@@ -4,7 +4,7 @@ import pytest
 from tests.tiny_models import CHAT_TEMPLATE, tiny_tokenizer
 from transformers import AutoTokenizer
 
-from veche.engines.embedded.chat_format import chat_format
+from veche.engines.chat_format import chat_format
 
 NO_SYSTEM_ROLE = (
     "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system') }}"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tests.tiny_models import VOCAB_SIZE, tiny_tokenizer
 from transformers import AutoTokenizer
 
-from veche.engines.embedded.detokenizer import Detokenizer
+from veche.engines.detokenizer import Detokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,12 @@ _NEEDED = ("torch", "transformers", "safetensors", "jinja2")
 
 
 def create(
-    model: str | Path, *, dtype: str = "auto", device: str = "auto", top_k: int | None = None
+    model: str | Path,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    top_k: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Engine:
     """Load a Hugging Face folder into this process.
 
@@ -19,6 +24,7 @@ def create(
         dtype: "auto" is the checkpoint's own; else "float32", "bfloat16" or "float16".
         device: "auto" is the first CUDA GPU if there is one, else the CPU; else torch's name.
         top_k: active experts a token, in place of the checkpoint's.
+        memory_bytes: the most that keys and values may take; None is half of what is free.
 
     Raises:
         MissingExtraError: torch, transformers, safetensors or jinja2 is not installed.
@@ -31,4 +37,6 @@ def create(
     from veche.engines.embedded.engine import EmbeddedEngine
     from veche.engines.embedded.loading import load
 
-    return EmbeddedEngine(load(Path(model), dtype=dtype, device=device, top_k=top_k))
+    return EmbeddedEngine(
+        load(Path(model), dtype=dtype, device=device, top_k=top_k, memory_bytes=memory_bytes)
+    )

@@ -1,22 +1,25 @@
-"""One prefilled trunk, and a batch of branches decoded behind it.
-
-Shapes: B branches, S suffix tokens after padding, T trunk tokens, V vocabulary.
-"""
+"""One prefilled trunk, and a batch of branches decoded behind it. This is the embedded engine."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
-from typing import Any
 
 import torch
 
 from veche.core.errors import EngineError, InputError
+from veche.engines.chat_format import chat_format
 from veche.engines.embedded.branch_state import BranchState
-from veche.engines.embedded.chat_format import chat_format
-from veche.engines.embedded.kv_cache import forked, keep_rows, rewind, trunk_cache
+from veche.engines.embedded.constraint import Grammars
+from veche.engines.embedded.decoding import CHUNK_TOKENS, Decoding
+from veche.engines.embedded.forward import Runner
+from veche.engines.embedded.kv_cache import Segment, rounded_up
 from veche.engines.embedded.loading import LoadedModel
-from veche.engines.embedded.router_tap import RouterTap
-from veche.engines.embedded.sampling import entropy_nats
+from veche.engines.embedded.memory_budget import MemoryBudget
+from veche.engines.embedded.observations import Observations
+from veche.engines.embedded.reading import Reading
+from veche.engines.embedded.snapshot import Snapshot, read_snapshot, write_snapshot
+from veche.engines.embedded.trunk import EmbeddedTrunk, Turn, open_rows
 from veche.engines.protocol import (
     Branch,
     BranchResult,
@@ -27,39 +30,38 @@ from veche.engines.protocol import (
     require_for,
 )
 
-_PREFILL_CHUNK_TOKENS = 512
-
-
-class EmbeddedTrunk:
-    """Tokens whose keys and values are in `cache`; both grow together or not at all."""
-
-    def __init__(self, cache: Any) -> None:
-        self.cache = cache
-        self.num_tokens = 0
+_ALWAYS = frozenset(Capability) - {
+    Capability.ROUTING,
+    Capability.ROUTER_LOGITS,
+    Capability.NUM_EXPERTS_PER_TOK,
+    Capability.STEERING,
+}
 
 
 class EmbeddedEngine:
-    """A transformers model in this process.
-
-    NOTE: a branch's row is [trunk | padding | suffix | decoded]. Padding is masked, and positions
-    are counted without it, so a row computes exactly what it would compute alone.
-    """
+    """A transformers model in this process."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.name = loaded.name
         self.context_tokens = loaded.context_tokens
+        self._loaded = loaded
         self._model = loaded.model
         self._tokenizer = loaded.tokenizer
         self._end_ids = loaded.end_ids
         self._format = chat_format(loaded.tokenizer)
-        self._tap = RouterTap(loaded.model)
-        self._device: torch.device = loaded.model.device
+        self._runner = Runner(loaded.model)
+        self._grammars = Grammars(
+            loaded.tokenizer, vocab_size=self._runner.vocab_size, end_ids=loaded.end_ids
+        )
+        self.memory = MemoryBudget(loaded.memory_bytes, self._runner.kv_bytes_per_token)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Routing too, when the model has routers that can be listened to."""
-        routing = {Capability.ROUTING} if self._tap.num_layers else set()
-        return frozenset({Capability.FORK, Capability.ENTROPY} | routing)
+        """Everything, as far as the model has routers that can be listened to and steered."""
+        control = self._runner.control
+        listens = {Capability.ROUTING, Capability.ROUTER_LOGITS} if control.num_layers else set()
+        steers = {Capability.NUM_EXPERTS_PER_TOK, Capability.STEERING}
+        return _ALWAYS | listens | (steers if control.is_steerable else set())
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` adds to a trunk."""
@@ -70,19 +72,25 @@ class EmbeddedEngine:
         ids = self._format.head_ids(system, user)
         if not ids:
             raise InputError("there is nothing to ask: the trunk would be empty")
-        self._require_room(len(ids))
-        num_layers = self._model.config.num_hidden_layers
-        trunk = EmbeddedTrunk(trunk_cache(num_layers, len(ids)))
-        self._append(trunk, ids)
-        return trunk
+        return self._opened(ids, "user", pending=0)
+
+    def open_text(self, text: str) -> EmbeddedTrunk:
+        """Prefill a plain text; it begins with the tokenizer's first token of a document."""
+        ids = [*self._format.document_ids, *self._format.text_ids(text)]
+        if not ids:
+            raise InputError("there is nothing to read: the text is empty")
+        # Its last token stays pending, so that there is always one to predict the next from.
+        return self._opened(ids, "text", pending=1)
 
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
         """Append `text` to the open turn."""
         mine = _mine(trunk)
-        ids = self._format.text_ids(text)
-        self._require_room(mine.num_tokens + len(ids))
-        self._append(mine, ids)
-        return len(ids)
+        drop, new = self._appended(mine, text)
+        if not new:
+            return 0
+        self._append(mine, drop, new)
+        mine.turn = "text" if mine.turn == "text" else "user"
+        return len(new)
 
     def decode(
         self,
@@ -94,100 +102,210 @@ class EmbeddedEngine:
         cancel: Event | None = None,
     ) -> list[BranchResult]:
         """Decode all branches as one batch."""
-        require_for(self, branches)
         mine = _mine(trunk)
-        states = [self._state(branch, on_token) for branch in branches]
-        for state in states:
-            need = len(state.suffix_ids) + state.branch.sampling.max_new_tokens
-            self._require_room(mine.num_tokens + need)
-        if states:
-            with torch.inference_mode(), _as_engine_errors():
-                self._run(mine, states)
-        return [state.result(mine.num_tokens, self._tap) for state in states]
+        states = self._states(mine, branches, on_token=on_token, on_routing=on_routing)
+        if not states:
+            return []
+        longest = max(state.branch.sampling.max_new_tokens for state in states)
+        self._require_rows(mine, [len(state.suffix_ids) for state in states], longest)
+        with self._runner.watched(), _as_engine_errors():
+            Decoding(
+                self._runner,
+                mine.segments,
+                states,
+                end_ids=self._end_ids,
+                keep=lambda state, own: self._keep(mine, state, own),
+                cancel=cancel,
+            ).run()
+        return self._results(mine, states)
+
+    def score(
+        self, trunk: Trunk, branches: Sequence[Branch], answers: Sequence[str]
+    ) -> list[BranchResult]:
+        """Read an answer for each branch."""
+        mine = _mine(trunk)
+        ids = [self._format.text_ids(answer) for answer in answers]
+        if not all(ids):
+            raise InputError("there is nothing to read: an answer is empty")
+        states = self._states(mine, branches)
+        if not states:
+            return []
+        lengths = [len(s.suffix_ids) + len(answer) for s, answer in zip(states, ids, strict=True)]
+        self._require_rows(mine, lengths, 0)
+        with self._runner.watched(), _as_engine_errors():
+            Reading(
+                self._runner,
+                mine.segments,
+                states,
+                ids,
+                keep=lambda state, own: self._keep(mine, state, own),
+            ).run()
+        return self._results(mine, states)
 
     def close_trunk(self, trunk: Trunk) -> None:
-        """Free the trunk's keys and values."""
-        _mine(trunk).cache = None
+        """Free the trunk's keys and values; branches that were kept of it stay."""
+        _mine(trunk).rows = None
 
-    def _append(self, trunk: EmbeddedTrunk, ids: Sequence[int]) -> None:
-        start = trunk.num_tokens
+    def save_trunk(self, trunk: Trunk, path: Path) -> None:
+        """Write a trunk to `path`, atomically.
+
+        Raises:
+            DiskError: the disk refuses it.
+        """
+        mine = _mine(trunk)
+        snapshot = Snapshot(
+            model=self._loaded.content_hash,
+            lineage=mine.lineage,
+            turn=mine.turn,
+            pending=mine.pending,
+            token_ids=tuple(mine.token_ids),
+            segment=Segment(layers=(), num_tokens=0),
+        )
+        write_snapshot(path, snapshot, mine.segments)
+
+    def load_trunk(self, path: Path) -> EmbeddedTrunk:
+        """Open what `save_trunk` wrote.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or of another model.
+            InputError: it is longer than the context or the memory budget.
+        """
+        snapshot = read_snapshot(
+            path,
+            model=self._loaded.content_hash,
+            num_layers=self._runner.num_layers,
+            device=self._runner.device,
+        )
+        self._require_room(len(snapshot.token_ids))
+        self.memory.require(snapshot.segment.num_tokens, f"the trunk in {path}")
+        turn: Turn = snapshot.turn  # type: ignore[assignment]  # checked when it was read
+        trunk = EmbeddedTrunk(
+            self._runner.rows((snapshot.segment,), 1, rounded_up(1)),
+            turn=turn,
+            token_ids=snapshot.token_ids,
+            pending=snapshot.pending,
+            lineage=snapshot.lineage,
+        )
+        self.memory.watch(trunk)
+        return trunk
+
+    def load_adapter(self, name: str, folder: Path) -> str:
+        """Load a PEFT folder; see `Adapters.load`."""
+        return self._runner.adapters.load(name, folder)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        self._runner.adapters.unload(name)
+
+    def _opened(self, ids: Sequence[int], turn: Turn, *, pending: int) -> EmbeddedTrunk:
+        self._require_room(len(ids))
+        capacity = rounded_up(len(ids))
+        self.memory.require(capacity, "the trunk")
+        trunk = EmbeddedTrunk(self._runner.rows((), 1, capacity), turn=turn)
+        self.memory.watch(trunk)
+        self._append(trunk, 0, ids, pending=pending)
+        return trunk
+
+    def _appended(self, trunk: EmbeddedTrunk, text: str) -> tuple[int, list[int]]:
+        """Return how many pending tokens new ones replace, and the new ones for `text`."""
+        if trunk.turn != "answer":
+            return 0, self._format.text_ids(text)
+        if not text:
+            return 0, []
+        ids = self._format.next_turn_ids(text)
+        # The answer's own end token, and the markup that ends an answer, are one.
+        return (1, ids) if ids[:1] == trunk.pending_ids[-1:] else (0, ids)
+
+    def _append(
+        self, trunk: EmbeddedTrunk, drop: int, new: Sequence[int], *, pending: int | None = None
+    ) -> None:
+        """Append tokens and feed what is not pending, chunk by chunk; whole, or not at all."""
+        if pending is None:
+            pending = 1 if trunk.turn == "text" else 0
+        rows = open_rows(trunk)
+        ids = [*trunk.pending_ids[: trunk.pending - drop], *new]
+        total = trunk.num_tokens - drop + len(new)
+        self._require_room(total)
+        spare = rows.cache.layers[0].capacity - rows.length
+        if len(ids) > spare:  # its buffer is then doubled, beside the old one
+            self.memory.require(2 * rows.length + len(ids), "the longer trunk")
+        fed = ids[: len(ids) - pending]
+        before, length = rows.is_real, rows.length
         try:
             with torch.inference_mode(), _as_engine_errors():
-                for at in range(0, len(ids), _PREFILL_CHUNK_TOKENS):
-                    chunk = torch.tensor([ids[at : at + _PREFILL_CHUNK_TOKENS]])
-                    positions = start + at + torch.arange(chunk.shape[1])[None]
-                    self._forward(chunk, positions, None, trunk.cache)
-            trunk.num_tokens = start + len(ids)
-        finally:
-            rewind(trunk.cache, trunk.num_tokens)
+                for at in range(0, len(fed), CHUNK_TOKENS):
+                    self._runner.feed(rows, torch.tensor([fed[at : at + CHUNK_TOKENS]]))
+        except BaseException:
+            rows.is_real = before
+            for layer in rows.cache.layers:
+                layer.length = length
+            raise
+        trunk.token_ids = [*trunk.token_ids[: trunk.num_tokens - drop], *new]
+        trunk.pending = pending
 
-    def _run(self, trunk: EmbeddedTrunk, states: list[BranchState]) -> None:
-        """Prefill the suffixes, then step until every branch is done."""
-        ids_BS, is_real_BS = _left_padded([state.suffix_ids for state in states])
-        room = ids_BS.shape[1] + max(state.branch.sampling.max_new_tokens for state in states)
-        cache = forked(trunk.cache, len(states), room)
-        positions_BS = trunk.num_tokens + (is_real_BS.cumsum(-1) - 1).clamp(min=0)
-        mask_BT = torch.ones(len(states), trunk.num_tokens + room, dtype=torch.bool)
-        mask_BT[:, trunk.num_tokens : trunk.num_tokens + ids_BS.shape[1]] = is_real_BS
-        length = trunk.num_tokens + ids_BS.shape[1]
-        logits_BV = self._forward(ids_BS, positions_BS, mask_BT[:, :length], cache)
-        active = states
-        with self._tap.listening():
-            while True:
-                self._step(active, logits_BV)
-                rows = [row for row, state in enumerate(active) if state.finish_reason is None]
-                if not rows:
-                    return
-                if len(rows) < len(active):
-                    keep_rows(cache, torch.tensor(rows, device=self._device))
-                    mask_BT = mask_BT[rows]
-                    active = [active[row] for row in rows]
-                length += 1
-                ids_B1 = torch.tensor([[state.token_ids[-1]] for state in active])
-                positions_B1 = torch.tensor(
-                    [[trunk.num_tokens + state.num_tokens - 1] for state in active]
-                )
-                logits_BV = self._forward(ids_B1, positions_B1, mask_BT[:, :length], cache)
-                for state, token in zip(active, self._tap.take(), strict=False):
-                    state.add_routing(token)
-
-    def _step(self, active: Sequence[BranchState], logits_BV: torch.Tensor) -> None:
-        entropies = entropy_nats(logits_BV).tolist()
-        for state, logits_V, entropy in zip(active, logits_BV, entropies, strict=True):
-            if entropy != entropy:
-                raise EngineError(
-                    f"{self.name} computed NaN logits for voice {state.branch.voice!r}",
-                    hint="load it with another dtype, or run `veche verify` on the checkpoint",
-                )
-            state.step(logits_V, entropy, self._end_ids)
-
-    def _forward(
+    def _states(
         self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        mask: torch.Tensor | None,
-        cache: Any,
-    ) -> torch.Tensor:
-        """Append `ids` to the cache; return float32 logits [B, V] of the last position."""
-        output = self._model(
-            input_ids=ids.to(self._device),
-            position_ids=positions.to(self._device),
-            attention_mask=None if mask is None else mask.to(self._device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
+        trunk: EmbeddedTrunk,
+        branches: Sequence[Branch],
+        *,
+        on_token: OnToken | None = None,
+        on_routing: OnRouting | None = None,
+    ) -> list[BranchState]:
+        require_for(self, branches)
+        for branch in branches:
+            self._require_layers(branch)
+        suffixes = [self._suffix_ids(trunk, branch) for branch in branches]
+        return [
+            BranchState(
+                branch,
+                suffix_ids=ids,
+                adapter_span=self._runner.adapters.span(branch.adapter, ids),
+                decode=self._text_of,
+                device=self._runner.device,
+                observations=Observations(
+                    branch.capture,
+                    vocab_size=self._runner.vocab_size,
+                    hidden_size=int(self._model.config.hidden_size),
+                ),
+                constraint=None
+                if branch.json_schema is None
+                else self._grammars.constraint(branch.json_schema),
+                on_token=on_token,
+                on_routing=on_routing,
+            )
+            for branch, ids in zip(branches, suffixes, strict=True)
+        ]
 
-    def _state(self, branch: Branch, on_token: OnToken | None) -> BranchState:
-        return BranchState(
-            branch,
-            suffix_ids=self._format.suffix_ids(branch.instruction),
-            decode=self._text_of,
-            device=self._device,
-            on_token=on_token,
+    def _suffix_ids(self, trunk: EmbeddedTrunk, branch: Branch) -> list[int]:
+        drop, new = self._appended(trunk, branch.instruction)
+        ids = [*trunk.pending_ids[: trunk.pending - drop], *new]
+        if trunk.turn == "user" or (trunk.turn == "answer" and branch.instruction):
+            ids += self._format.suffix_ids("")
+        return ids
+
+    def _keep(self, trunk: EmbeddedTrunk, state: BranchState, own: Segment) -> None:
+        """Make a branch a trunk of its own, behind the segments that it shares."""
+        adapter = state.branch.adapter
+        kept = EmbeddedTrunk(
+            self._runner.rows((*trunk.segments, own), 1, rounded_up(1)),
+            turn="text" if trunk.turn == "text" else "answer",
+            token_ids=[
+                *trunk.token_ids[: trunk.num_tokens - trunk.pending],
+                *state.suffix_ids,
+                *state.token_ids,
+            ],
+            pending=1,
+            lineage=(
+                *trunk.lineage,
+                *([] if adapter is None else [self._runner.adapters.named(adapter).content_hash]),
+            ),
         )
+        self.memory.watch(kept)
+        state.kept = kept
+
+    def _results(self, trunk: EmbeddedTrunk, states: Sequence[BranchState]) -> list[BranchResult]:
+        reused = trunk.num_tokens - trunk.pending
+        return [state.result(reused, self._runner.control) for state in states]
 
     def _text_of(self, ids: Sequence[int]) -> str:
         return str(
@@ -195,6 +313,20 @@ class EmbeddedEngine:
                 ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
         )
+
+    def _require_rows(self, trunk: EmbeddedTrunk, lengths: Sequence[int], num_new: int) -> None:
+        width = max(lengths) + num_new
+        self._require_room(trunk.num_tokens - trunk.pending + width)
+        self.memory.require(len(lengths) * width, f"decoding {len(lengths)} branches")
+
+    def _require_layers(self, branch: Branch) -> None:
+        last = self._runner.num_layers
+        for layer in branch.capture.hidden_layers:
+            if not 0 <= layer <= last:
+                raise InputError(
+                    f"hidden states of layer {layer} were asked for, but {self.name} has 0 (the "
+                    f"embedding) to {last}"
+                )
 
     def _require_room(self, num_tokens: int) -> None:
         if num_tokens > self.context_tokens:
@@ -206,20 +338,9 @@ class EmbeddedEngine:
 
 
 def _mine(trunk: Trunk) -> EmbeddedTrunk:
-    if not isinstance(trunk, EmbeddedTrunk) or trunk.cache is None:
+    if not isinstance(trunk, EmbeddedTrunk) or trunk.rows is None:
         raise ValueError("this trunk was closed, or opened by another engine")
     return trunk
-
-
-def _left_padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and which of them are real, [B, S] each; padding repeats no one's token: 0."""
-    width = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    is_real = torch.zeros(len(rows), width, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, width - len(row) :] = torch.tensor(row)
-        is_real[index, width - len(row) :] = True
-    return ids, is_real
 
 
 @contextmanager

@@ -1,4 +1,9 @@
-"""A key-value cache that is allocated once, written in place, and forked into branches."""
+"""Keys and values: segments that branches share, and rows that each branch owns.
+
+Shapes: B rows, K key-value heads, N positions, D width of a head.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -6,11 +11,25 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 _GRAIN_TOKENS = 256
 
 
-class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's keys and values in buffers [batch, kv_heads, capacity, head_dim].
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Keys and values of consecutive tokens, which nobody changes any more.
+
+    Attributes:
+        layers: each layer's keys and values, [1, K, N, D].
+        num_tokens: N.
+    """
+
+    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    num_tokens: int
+
+
+class OwnLayer(CacheLayerMixin):  # type: ignore[misc]
+    """One layer's keys and values in buffers [B, K, capacity, D].
 
     NOTE: only the first `length` positions are real; what lies behind them is garbage that no view
-    shows. So appending writes in place, and forgetting is lowering `length`.
+    shows. So appending writes in place, and forgetting is lowering `length`. A buffer is never
+    written before `length`, so views of it stay what they were.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -49,15 +68,6 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
         """Return -1: it grows when it must."""
         return -1
 
-    def fork(self, num_branches: int, room: int) -> "PreallocatedLayer":
-        """Copy into a batch of `num_branches`, with room for `room` more positions."""
-        copy = PreallocatedLayer(self.length + room)
-        copy.keys = _forked(self.keys[:, :, : self.length], num_branches, copy.capacity)
-        copy.values = _forked(self.values[:, :, : self.length], num_branches, copy.capacity)
-        copy.length = self.length
-        copy.is_initialized = True
-        return copy
-
     def keep(self, rows: torch.Tensor) -> None:
         """Drop all batch rows but these."""
         self.keys = self.keys[rows]
@@ -67,19 +77,20 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
         if length <= self.capacity:
             return
         self.capacity = max(length, 2 * self.capacity)
-        self.keys = _forked(self.keys[:, :, : self.length], len(self.keys), self.capacity)
-        self.values = _forked(self.values[:, :, : self.length], len(self.values), self.capacity)
+        for name in ("keys", "values"):
+            buffer = _buffer_like(getattr(self, name), self.capacity)
+            buffer[:, :, : self.length] = getattr(self, name)[:, :, : self.length]
+            setattr(self, name, buffer)
 
 
-def trunk_cache(num_layers: int, num_tokens: int) -> Cache:
-    """Return an empty cache with room for `num_tokens`, rounded up."""
-    capacity = -(-num_tokens // _GRAIN_TOKENS) * _GRAIN_TOKENS
-    return Cache(layers=[PreallocatedLayer(capacity) for _ in range(num_layers)])
+def own_cache(num_layers: int, num_tokens: int) -> Cache:
+    """Return an empty cache with room for `num_tokens` a row."""
+    return Cache(layers=[OwnLayer(num_tokens) for _ in range(num_layers)])
 
 
-def forked(cache: Cache, num_branches: int, room: int) -> Cache:
-    """Copy a trunk's cache once, into one batch row a branch: N times the trunk's KV bytes."""
-    return Cache(layers=[layer.fork(num_branches, room) for layer in cache.layers])
+def rounded_up(num_tokens: int) -> int:
+    """Return the capacity of a trunk's cache: a little more than is needed now."""
+    return -(-num_tokens // _GRAIN_TOKENS) * _GRAIN_TOKENS
 
 
 def rewind(cache: Cache, length: int) -> None:
@@ -94,13 +105,42 @@ def keep_rows(cache: Cache, rows: torch.Tensor) -> None:
         layer.keep(rows)
 
 
+def segment_of(cache: Cache) -> Segment:
+    """View a cache of one row as a segment; later appends don't change it."""
+    num_tokens = cache.layers[0].length
+    return Segment(
+        layers=tuple(
+            (layer.keys[:, :, :num_tokens], layer.values[:, :, :num_tokens])
+            for layer in cache.layers
+        ),
+        num_tokens=num_tokens,
+    )
+
+
+def row_segment(cache: Cache, row: int, start: int, stop: int) -> Segment:
+    """Copy the positions from `start` to `stop` of one batch row."""
+    at = (slice(row, row + 1), slice(None), slice(start, stop))
+    return Segment(
+        layers=tuple((layer.keys[at].clone(), layer.values[at].clone()) for layer in cache.layers),
+        num_tokens=stop - start,
+    )
+
+
+def joined(segments: tuple[Segment, ...]) -> Segment:
+    """Copy consecutive segments into one."""
+    layers = zip(*(segment.layers for segment in segments), strict=True)
+    return Segment(
+        layers=tuple(
+            (
+                torch.cat([keys for keys, _ in parts], 2),
+                torch.cat([values for _, values in parts], 2),
+            )
+            for parts in layers
+        ),
+        num_tokens=sum(segment.num_tokens for segment in segments),
+    )
+
+
 def _buffer_like(states: torch.Tensor, capacity: int) -> torch.Tensor:
     batch, heads, _, width = states.shape
     return states.new_empty(batch, heads, capacity, width)
-
-
-def _forked(states: torch.Tensor, num_branches: int, capacity: int) -> torch.Tensor:
-    _, heads, length, width = states.shape
-    buffer = states.new_empty(num_branches, heads, capacity, width)
-    buffer[:, :, :length] = states
-    return buffer

@@ -1,6 +1,8 @@
 """Load a Hugging Face folder: safetensors only, local only, and no code but ours."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,17 @@ import torch
 from transformers import GenerationConfig
 
 from veche.checkpoint.config import read_config, spec_of
+from veche.checkpoint.identity import content_hash
 from veche.core.errors import InputError, UnsupportedError
 from veche.surgery.loading import load_model, load_tokenizer
+from veche.surgery.verification.form import free_memory
 
+_UNKNOWN_BYTES = 4 << 30
+"""For keys and values where nobody knows how much memory is free."""
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A model that can be run.
 
@@ -24,6 +30,9 @@ class LoadedModel:
         tokenizer: its tokenizer.
         end_ids: tokens that end an answer.
         context_tokens: the longest sequence that it was made for.
+        folder: where it came from.
+        changes: what was changed of its config on loading.
+        memory_bytes: what keys and values may take.
     """
 
     name: str
@@ -31,10 +40,23 @@ class LoadedModel:
     tokenizer: Any
     end_ids: frozenset[int]
     context_tokens: int
+    folder: Path
+    changes: tuple[tuple[str, int], ...]
+    memory_bytes: int
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Of the checkpoint, the changes and the type it computes in; the weights are read once."""
+        told = f"{content_hash(self.folder)} {self.changes} {self.model.dtype}"
+        return hashlib.sha256(told.encode()).hexdigest()
 
 
-def load(folder: Path, *, dtype: str, device: str, top_k: int | None) -> LoadedModel:
+def load(
+    folder: Path, *, dtype: str, device: str, top_k: int | None, memory_bytes: int | None
+) -> LoadedModel:
     """Load the model in `folder`.
+
+    Without `memory_bytes`, keys and values may take half of what is free once it is loaded.
 
     Raises:
         CheckpointError: files are missing, damaged, pickled, or don't fit their config.json.
@@ -51,13 +73,24 @@ def load(folder: Path, *, dtype: str, device: str, top_k: int | None) -> LoadedM
     config = model.config
     _check_attention(config, folder)
     tokenizer = load_tokenizer(folder)
+    model = model.to(target).eval()
     return LoadedModel(
         name=folder.resolve().name,
-        model=model.to(target).eval(),
+        model=model,
         tokenizer=tokenizer,
         end_ids=_end_ids(folder, config, tokenizer),
         context_tokens=int(config.max_position_embeddings),
+        folder=folder,
+        changes=tuple(changes.items()),
+        memory_bytes=_half_of_free(target) if memory_bytes is None else memory_bytes,
     )
+
+
+def _half_of_free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 2
+    free = free_memory()
+    return _UNKNOWN_BYTES if free is None else free // 2
 
 
 def _device(name: str) -> torch.device:

@@ -16,11 +16,12 @@ class Sampler:
 
     def pick(self, logits_V: torch.Tensor, decoded: Collection[int]) -> int:
         """Return a token id, given float32 logits and the tokens decoded so far."""
-        logits_V = penalised(logits_V, decoded, self._sampling.repetition_penalty)
-        if self._sampling.temperature == 0:
+        asked = self._sampling
+        logits_V = penalised(logits_V, decoded, asked.repetition_penalty)
+        if asked.temperature == 0:
             return int(logits_V.argmax())
-        probs_V = torch.softmax(logits_V / self._sampling.temperature, dim=-1)
-        probs_V = nucleus(probs_V, self._sampling.top_p)
+        probs_V = torch.softmax(likeliest(logits_V / asked.temperature, asked.top_k), dim=-1)
+        probs_V = at_least(nucleus(probs_V, asked.top_p), asked.min_p)
         return int(torch.multinomial(probs_V, 1, generator=self._generator))
 
 
@@ -39,6 +40,24 @@ def penalised(
     return logits_V.index_copy(0, ids, seen)
 
 
+def likeliest(logits_V: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Set all but the `top_k` largest logits to −∞; 0 leaves all. Ties with the last one stay.
+
+    Source: top-k sampling, arXiv 1805.04833, section 5.4, as transformers applies it.
+    """
+    if not 0 < top_k < len(logits_V):
+        return logits_V
+    return logits_V.masked_fill(logits_V < logits_V.topk(top_k).values[-1], -torch.inf)
+
+
+def at_least(probs_V: torch.Tensor, min_p: float) -> torch.Tensor:
+    """Zero probabilities below min_p · max(p); not renormalised.
+
+    Source: min-p sampling, arXiv 2407.01082, section 4.
+    """
+    return probs_V if min_p == 0 else probs_V * (probs_V >= min_p * probs_V.max())
+
+
 def nucleus(probs_V: torch.Tensor, top_p: float) -> torch.Tensor:
     """Zero all but the smallest set of likeliest tokens with mass ≥ top_p; not renormalised.
 
@@ -49,9 +68,3 @@ def nucleus(probs_V: torch.Tensor, top_p: float) -> torch.Tensor:
     sorted_V, order_V = probs_V.sort(descending=True, stable=True)
     mass_before_V = sorted_V.cumsum(0) - sorted_V
     return torch.zeros_like(probs_V).scatter(0, order_V, sorted_V * (mass_before_V < top_p))
-
-
-def entropy_nats(logits_BV: torch.Tensor) -> torch.Tensor:
-    """Return H = −Σ p ln p of each row's softmax, in nats; NaN where a logit is NaN."""
-    entropies_B: torch.Tensor = torch.special.entr(torch.softmax(logits_BV, dim=-1)).sum(-1)
-    return entropies_B

@@ -7,6 +7,9 @@ from jinja2.exceptions import TemplateError
 
 _SYSTEM_SLOT = "vechesystemslot"
 _USER_SLOT = "vecheuserslot"
+_ANSWER_SLOT = "vecheanswerslot"
+_NEXT_SLOT = "vechenextslot"
+_PLAIN_BREAK = "\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +24,7 @@ class ChatFormat:
         before_system: markup before the system text; the whole head when there is no such slot.
         before_user: markup between the system text and the user's text.
         after_user: markup that ends the user's turn and begins the answer.
+        after_answer: markup that ends the answer and begins the user's next turn.
         has_system_slot: False for templates without a system role: the text goes before the user's.
     """
 
@@ -28,6 +32,7 @@ class ChatFormat:
     before_system: str
     before_user: str
     after_user: str
+    after_answer: str
     has_system_slot: bool
     leading_ids: tuple[int, ...] = ()
 
@@ -42,9 +47,21 @@ class ChatFormat:
             *self._text(user),
         ]
 
+    @property
+    def document_ids(self) -> list[int]:
+        """What a plain text begins with: the tokenizer's first token, or the one between texts."""
+        tokenizer = self.tokenizer
+        first = getattr(tokenizer, "bos_token_id", None)
+        token = first if first is not None else getattr(tokenizer, "eos_token_id", None)
+        return [] if token is None else [int(token)]
+
     def text_ids(self, text: str) -> list[int]:
         """Tokenise what is appended to the open turn."""
         return self._text(text)
+
+    def next_turn_ids(self, text: str) -> list[int]:
+        """Tokenise the end of an answer and the beginning of the user's next turn."""
+        return [*self._markup(self.after_answer), *self._text(text)]
 
     def suffix_ids(self, instruction: str) -> list[int]:
         """Tokenise an instruction, the end of the turn and the beginning of the answer."""
@@ -69,6 +86,7 @@ def chat_format(tokenizer: Any) -> ChatFormat:
             before_system=before_system,
             before_user=before_user,
             after_user=after_user,
+            after_answer=_after_answer(tokenizer, system=True),
             has_system_slot=True,
         )
     parts = _split(_render(tokenizer, system=False), _USER_SLOT)
@@ -79,12 +97,21 @@ def chat_format(tokenizer: Any) -> ChatFormat:
         before_system=parts[0],
         before_user="",
         after_user=parts[1],
+        after_answer=_after_answer(tokenizer, system=False),
         has_system_slot=False,
     )
 
 
-def _render(tokenizer: Any, *, system: bool) -> str:
-    messages = [{"role": "user", "content": _USER_SLOT}]
+def _after_answer(tokenizer: Any, *, system: bool) -> str:
+    """Return what stands between an answer and the next question, where the template has both."""
+    answer = {"role": "assistant", "content": _ANSWER_SLOT}
+    question = {"role": "user", "content": _NEXT_SLOT}
+    parts = _split(_render(tokenizer, answer, question, system=system), _ANSWER_SLOT, _NEXT_SLOT)
+    return parts[1] if parts is not None else _PLAIN_BREAK
+
+
+def _render(tokenizer: Any, *behind: dict[str, str], system: bool) -> str:
+    messages = [{"role": "user", "content": _USER_SLOT}, *behind]
     if system:
         messages.insert(0, {"role": "system", "content": _SYSTEM_SLOT})
     try:
@@ -115,6 +142,7 @@ def _plain(tokenizer: Any) -> ChatFormat:
         before_system="",
         before_user="\n\n",
         after_user="\n\nAnswer:",
+        after_answer=_PLAIN_BREAK,
         has_system_slot=True,
         leading_ids=tuple(first) if first == [tokenizer.bos_token_id] else (),
     )
