@@ -213,7 +213,7 @@ def test_no_hook_is_left_behind_even_after_an_interrupt(moe_engine):
     expected = moe_engine.decode(trunk, branches())
     with pytest.raises(KeyboardInterrupt):
         moe_engine.decode(trunk, branches(), interrupt)
-    assert not any(router._forward_hooks for router in moe_engine._tap._routers)
+    assert not any(router._forward_hooks for router in moe_engine._routers._routers)
     again = moe_engine.decode(trunk, branches())
     assert [r.token_ids for r in again] == [r.token_ids for r in expected]
 

@@ -87,8 +87,26 @@ class Sampling:
 class AdaptiveExperts:
     """Few experts where a router is sure, more where it is not, token by token and layer by layer.
 
-    A router's distribution p over E experts counts as exp(H(p)) experts, H in nats. A token uses
-    round(scale · exp(H)) of them, at least `least` and at most `most`.
+    A router's distribution over E experts, p = softmax(l/u) with H(p) = −Σ_e p_e ln p_e in nats,
+    counts as exp(H(p)) experts: E where it is uniform, 1 where one expert has it all. A token uses
+
+        k = min(max(round(scale · exp(H(p))), least), most)
+
+    of them; l are the logits before any steering, so that a bias doesn't change the number. The
+    unit u is 1 where a family's weights follow from its logits.
+
+    A carved model's don't: carving scales its logits to a standard deviation s = 1e-6 over tokens
+    and experts of a layer, so that they rank experts which all weigh the same (decision 0003), and
+    exp(H(softmax(l))) would be E for every token. There u = s: l/s spreads by 1 within a layer, as
+    a trained router's logits do, and a token whose logits spread less than the layer's does count
+    as more experts. For normal l/s of variance v, exp(H) ≈ E·exp(−v/2): about 0.6·E of them.
+    Each of the k experts then still weighs 1/k₀, where k₀ is the checkpoint's own number, to which
+    its experts' loudness was fitted: k experts add up to k of E parts of the dense layer.
+
+    Attributes:
+        least: in 1..most.
+        most: in least..E.
+        scale: positive.
     """
 
     least: int
@@ -102,7 +120,8 @@ class Steering:
 
     Attributes:
         bias: [L, E], in nats, a row for each layer that routes, 0 where nothing is to change. The
-            weights of the chosen experts follow from the biased logits too.
+            weights of the chosen experts follow from the biased logits too. In a carved model a
+            nat is the unit of `AdaptiveExperts`, and the experts' weights stay equal.
     """
 
     bias: NDArray[np.float32]

@@ -18,7 +18,7 @@ from veche.surgery.carving.partition import (
 )
 from veche.surgery.carving.router_fit import RidgeRouter, hit_rate, refine_router, scale_router
 
-_ROUTER_SPREAD = 1e-6
+ROUTER_SPREAD = 1e-6
 """Standard deviation of the router's logits. The smaller it is, the nearer are the weights to 1/k;
 at 1e-6 float32's softmax still tells apart experts a tenth of it from one another, and choosing the
 other of two that close costs nothing (at 3e-7 it begins to)."""
@@ -95,7 +95,7 @@ def fit_layer(
     weight_EH = refine_router(
         router.weight(energies_NE), inputs_NH, energies_NE, division.top_k, seed=seed
     )
-    weight_EH = scale_router(weight_EH, inputs_NH, _ROUTER_SPREAD)
+    weight_EH = scale_router(weight_EH, inputs_NH, ROUTER_SPREAD)
     scores_NE = inputs_NH @ weight_EH.T
     dropped_NE = energies_NE * (1 - kept_experts(scores_NE, division.top_k))
     return CarvedLayer(
