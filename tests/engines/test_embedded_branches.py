@@ -121,11 +121,11 @@ def test_a_branch_does_not_depend_on_its_neighbours(engine, sampling):
 
 def test_decoding_leaves_the_trunk_as_it_was(engine):
     trunk = opened(engine)
-    before = [layer.keys[:, :, : layer.length].clone() for layer in trunk.cache.layers]
+    before = [layer.keys[:, :, : layer.length].clone() for layer in trunk.rows.cache.layers]
     first = engine.decode(trunk, branches())
     second = engine.decode(trunk, branches())
     assert [r.token_ids for r in first] == [r.token_ids for r in second]
-    for keys, layer in zip(before, trunk.cache.layers, strict=True):
+    for keys, layer in zip(before, trunk.rows.cache.layers, strict=True):
         assert torch.equal(keys, layer.keys[:, :, : layer.length])
 
 
@@ -134,9 +134,9 @@ def test_an_extended_trunk_equals_one_that_was_opened_whole(engine):
     for word in [USER, " Ещё", " слово.", " again" * 60]:
         engine.extend_trunk(grown, word)
     whole = engine.open_trunk(system=SYSTEM, user="")
-    engine._append(whole, engine._format.text_ids(USER))
+    engine._append(whole, 0, engine._format.text_ids(USER))
     ids = [*engine._format.text_ids(" Ещё"), *engine._format.text_ids(" слово.")]
-    engine._append(whole, [*ids, *engine._format.text_ids(" again" * 60)])
+    engine._append(whole, 0, [*ids, *engine._format.text_ids(" again" * 60)])
     assert grown.num_tokens == whole.num_tokens
     results = [engine.decode(trunk, branches()) for trunk in (grown, whole)]
     assert [r.token_ids for r in results[0]] == [r.token_ids for r in results[1]]
@@ -213,7 +213,7 @@ def test_no_hook_is_left_behind_even_after_an_interrupt(moe_engine):
     expected = moe_engine.decode(trunk, branches())
     with pytest.raises(KeyboardInterrupt):
         moe_engine.decode(trunk, branches(), interrupt)
-    assert not any(router._forward_hooks for router in moe_engine._routers._routers)
+    assert not any(router._forward_hooks for router in moe_engine._runner.control._routers)
     again = moe_engine.decode(trunk, branches())
     assert [r.token_ids for r in again] == [r.token_ids for r in expected]
 
@@ -221,13 +221,13 @@ def test_no_hook_is_left_behind_even_after_an_interrupt(moe_engine):
 def test_an_interrupted_extension_is_forgotten_whole(moe_engine, monkeypatch):
     trunk = opened(moe_engine)
     expected = moe_engine.decode(trunk, branches())
-    forward = moe_engine._forward
+    feed = moe_engine._runner.feed
 
-    def forward_and_stop(*args):
-        forward(*args)
+    def feed_and_stop(*args, **how):
+        feed(*args, **how)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(moe_engine, "_forward", forward_and_stop)
+    monkeypatch.setattr(moe_engine._runner, "feed", feed_and_stop)
     with pytest.raises(KeyboardInterrupt):
         moe_engine.extend_trunk(trunk, " lost words")
     monkeypatch.undo()

@@ -5,10 +5,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from veche.engines.embedded.detokenizer import Detokenizer
+from veche.engines.detokenizer import Detokenizer
+from veche.engines.embedded.constraint import Constraint
+from veche.engines.embedded.head_statistics import HeadLog, RowHeads
+from veche.engines.embedded.observations import Observations
 from veche.engines.embedded.router_control import RouterControl, RowRouting
 from veche.engines.embedded.sampling import Sampler
-from veche.engines.protocol import Branch, BranchResult, FinishReason, OnRouting, OnToken
+from veche.engines.protocol import (
+    Branch,
+    BranchResult,
+    FinishReason,
+    OnRouting,
+    OnToken,
+    Trunk,
+)
 
 
 class BranchState:
@@ -36,8 +46,9 @@ class BranchState:
         self.kept: Trunk | None = None
         self._sampler = Sampler(branch.sampling, device)
         self._detokenizer = Detokenizer(decode, branch.sampling.stop)
-        self._entropies: list[float] = []
+        self._constraint = constraint
         self._routing: list[RowRouting] = []
+        self._heads = HeadLog()
         self._on_token = on_token
         self._on_routing = on_routing
 
@@ -65,13 +76,30 @@ class BranchState:
         elif len(self.token_ids) >= self.branch.sampling.max_new_tokens:
             self.finish("length")
 
-    def add_routing(self, token: RowRouting, on_routing: OnRouting | None) -> None:
-        """Note where the token that was just fed back was sent."""
-        self._routing.append(token)
-        if on_routing is not None and self.branch.capture.routing:
-            on_routing(self.branch.voice, token.ids[0], token.weights[0])
+    def read(self, token_ids: Sequence[int]) -> None:
+        """Take a given answer whole."""
+        self.token_ids = list(token_ids)
+        for token_id in token_ids:
+            self._detokenizer.push(token_id)
+        self.finish("stop")
 
-    def result(self, trunk_tokens: int, routers: RouterControl) -> BranchResult:
+    def add_routing(self, row: RowRouting) -> None:
+        """Note where tokens that were just fed were sent."""
+        self._routing.append(row)
+        if self._on_routing is not None:
+            for ids, weights in zip(row.ids, row.weights, strict=True):
+                self._on_routing(self.branch.voice, ids, weights)
+
+    def add_heads(self, row: RowHeads) -> None:
+        """Note what the heads did with tokens that were just fed."""
+        self._heads.add(row)
+
+    def finish(self, reason: FinishReason) -> None:
+        """End the branch; what was held back is shown."""
+        self._show(self._detokenizer.finish())
+        self.finish_reason = reason
+
+    def result(self, trunk_tokens: int, control: RouterControl) -> BranchResult:
         """Return what the branch said and what it cost."""
         assert self.finish_reason is not None  # noqa: S101 - decode() runs until all are done
         seen = self.observations
@@ -82,8 +110,13 @@ class BranchState:
             finish_reason=self.finish_reason,
             prefilled_tokens=len(self.suffix_ids),
             reused_tokens=trunk_tokens,
-            entropies=tuple(self._entropies),
-            routing=routers.joined(self.branch, self._routing),
+            entropies=seen.entropies,
+            routing=control.joined(self.branch, self._routing),
+            logprobs=seen.logprobs,
+            logits=seen.logits,
+            hidden_states=seen.hidden_states,
+            heads=self._heads.joined() if self.branch.capture.heads else None,
+            trunk=self.kept,
         )
 
     def _show(self, piece: str) -> None:

@@ -15,8 +15,11 @@ from veche.engines.embedded.decoding import CHUNK_TOKENS, Decoding
 from veche.engines.embedded.forward import Runner
 from veche.engines.embedded.kv_cache import Segment, rounded_up
 from veche.engines.embedded.loading import LoadedModel
-from veche.engines.embedded.router_control import RouterControl
-from veche.engines.embedded.sampling import entropy_nats
+from veche.engines.embedded.memory_budget import MemoryBudget
+from veche.engines.embedded.observations import Observations
+from veche.engines.embedded.reading import Reading
+from veche.engines.embedded.snapshot import Snapshot, read_snapshot, write_snapshot
+from veche.engines.embedded.trunk import EmbeddedTrunk, Turn, open_rows
 from veche.engines.protocol import (
     Branch,
     BranchResult,
@@ -46,19 +49,19 @@ class EmbeddedEngine:
         self._tokenizer = loaded.tokenizer
         self._end_ids = loaded.end_ids
         self._format = chat_format(loaded.tokenizer)
-        self._routers = RouterControl(loaded.model)
-        self._device: torch.device = loaded.model.device
+        self._runner = Runner(loaded.model)
+        self._grammars = Grammars(
+            loaded.tokenizer, vocab_size=self._runner.vocab_size, end_ids=loaded.end_ids
+        )
+        self.memory = MemoryBudget(loaded.memory_bytes, self._runner.kv_bytes_per_token)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Routing too, when the model has routers; steering, when they can be steered."""
-        routing = {Capability.ROUTING, Capability.ROUTER_LOGITS}
-        steering = {Capability.STEERING, Capability.NUM_EXPERTS_PER_TOK}
-        return frozenset(
-            {Capability.FORK, Capability.ENTROPY}
-            | (routing if self._routers.num_layers else set())
-            | (steering if self._routers.is_steerable else set())
-        )
+        """Everything, as far as the model has routers that can be listened to and steered."""
+        control = self._runner.control
+        listens = {Capability.ROUTING, Capability.ROUTER_LOGITS} if control.num_layers else set()
+        steers = {Capability.NUM_EXPERTS_PER_TOK, Capability.STEERING}
+        return _ALWAYS | listens | (steers if control.is_steerable else set())
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` adds to a trunk."""
@@ -100,14 +103,44 @@ class EmbeddedEngine:
     ) -> list[BranchResult]:
         """Decode all branches as one batch."""
         mine = _mine(trunk)
-        states = [self._state(branch, on_token) for branch in branches]
-        for state in states:
-            need = len(state.suffix_ids) + state.branch.sampling.max_new_tokens
-            self._require_room(mine.num_tokens + need)
-        if states:
-            with torch.inference_mode(), _as_engine_errors():
-                self._run(mine, states, on_routing)
-        return [state.result(mine.num_tokens, self._routers) for state in states]
+        states = self._states(mine, branches, on_token=on_token, on_routing=on_routing)
+        if not states:
+            return []
+        longest = max(state.branch.sampling.max_new_tokens for state in states)
+        self._require_rows(mine, [len(state.suffix_ids) for state in states], longest)
+        with self._runner.watched(), _as_engine_errors():
+            Decoding(
+                self._runner,
+                mine.segments,
+                states,
+                end_ids=self._end_ids,
+                keep=lambda state, own: self._keep(mine, state, own),
+                cancel=cancel,
+            ).run()
+        return self._results(mine, states)
+
+    def score(
+        self, trunk: Trunk, branches: Sequence[Branch], answers: Sequence[str]
+    ) -> list[BranchResult]:
+        """Read an answer for each branch."""
+        mine = _mine(trunk)
+        ids = [self._format.text_ids(answer) for answer in answers]
+        if not all(ids):
+            raise InputError("there is nothing to read: an answer is empty")
+        states = self._states(mine, branches)
+        if not states:
+            return []
+        lengths = [len(s.suffix_ids) + len(answer) for s, answer in zip(states, ids, strict=True)]
+        self._require_rows(mine, lengths, 0)
+        with self._runner.watched(), _as_engine_errors():
+            Reading(
+                self._runner,
+                mine.segments,
+                states,
+                ids,
+                keep=lambda state, own: self._keep(mine, state, own),
+            ).run()
+        return self._results(mine, states)
 
     def close_trunk(self, trunk: Trunk) -> None:
         """Free the trunk's keys and values; branches that were kept of it stay."""
@@ -210,52 +243,7 @@ class EmbeddedEngine:
         trunk.token_ids = [*trunk.token_ids[: trunk.num_tokens - drop], *new]
         trunk.pending = pending
 
-    def _run(
-        self, trunk: EmbeddedTrunk, states: list[BranchState], on_routing: OnRouting | None
-    ) -> None:
-        """Prefill the suffixes, then step until every branch is done."""
-        ids_BS, is_real_BS = _left_padded([state.suffix_ids for state in states])
-        room = ids_BS.shape[1] + max(state.branch.sampling.max_new_tokens for state in states)
-        cache = forked(trunk.cache, len(states), room)
-        positions_BS = trunk.num_tokens + (is_real_BS.cumsum(-1) - 1).clamp(min=0)
-        mask_BT = torch.ones(len(states), trunk.num_tokens + room, dtype=torch.bool)
-        mask_BT[:, trunk.num_tokens : trunk.num_tokens + ids_BS.shape[1]] = is_real_BS
-        length = trunk.num_tokens + ids_BS.shape[1]
-        active = states
-        with self._routers.installed():
-            self._routers.set_rows([state.branch for state in active])
-            logits_BV = self._forward(ids_BS, positions_BS, mask_BT[:, :length], cache)
-            self._routers.discard()
-            while True:
-                self._step(active, logits_BV)
-                rows = [row for row, state in enumerate(active) if state.finish_reason is None]
-                if not rows:
-                    return
-                if len(rows) < len(active):
-                    keep_rows(cache, torch.tensor(rows, device=self._device))
-                    mask_BT = mask_BT[rows]
-                    active = [active[row] for row in rows]
-                    self._routers.set_rows([state.branch for state in active])
-                length += 1
-                ids_B1 = torch.tensor([[state.token_ids[-1]] for state in active])
-                positions_B1 = torch.tensor(
-                    [[trunk.num_tokens + state.num_tokens - 1] for state in active]
-                )
-                logits_BV = self._forward(ids_B1, positions_B1, mask_BT[:, :length], cache)
-                for state, token in zip(active, self._routers.take(), strict=False):
-                    state.add_routing(token, on_routing)
-
-    def _step(self, active: Sequence[BranchState], logits_BV: torch.Tensor) -> None:
-        entropies = entropy_nats(logits_BV).tolist()
-        for state, logits_V, entropy in zip(active, logits_BV, entropies, strict=True):
-            if entropy != entropy:
-                raise EngineError(
-                    f"{self.name} computed NaN logits for voice {state.branch.voice!r}",
-                    hint="load it with another dtype, or run `veche verify` on the checkpoint",
-                )
-            state.step(logits_V, entropy, self._end_ids)
-
-    def _forward(
+    def _states(
         self,
         trunk: EmbeddedTrunk,
         branches: Sequence[Branch],

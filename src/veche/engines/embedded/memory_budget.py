@@ -51,5 +51,5 @@ class MemoryBudget:
             raise InputError(
                 f"{what} needs {format_bytes(needed)} of keys and values; of the budget of "
                 f"{format_bytes(self.limit_bytes)}, {format_bytes(used)} are taken",
-                hint="use fewer voices, a shorter question or shorter answers, or allow more memory",
+                hint="use fewer voices, a shorter trunk or shorter answers, or allow more memory",
             )
