@@ -10,6 +10,8 @@ _USER_SLOT = "vecheuserslot"
 _ANSWER_SLOT = "vecheanswerslot"
 _NEXT_SLOT = "vechenextslot"
 _PLAIN_BREAK = "\n\n"
+_BETWEEN_TEXTS = "<|endoftext|>"
+"""In the training texts of most families; chat models have another token that ends an answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +51,15 @@ class ChatFormat:
 
     @property
     def document_ids(self) -> list[int]:
-        """What a plain text begins with: the tokenizer's first token, or the one between texts."""
+        """What a plain text begins with: what the tokenizer adds, or what stands between texts."""
         tokenizer = self.tokenizer
-        first = getattr(tokenizer, "bos_token_id", None)
-        token = first if first is not None else getattr(tokenizer, "eos_token_id", None)
-        return [] if token is None else [int(token)]
+        added = list(tokenizer("a").input_ids)[:1]
+        if added and added == [getattr(tokenizer, "bos_token_id", None)]:
+            return [int(added[0])]
+        between = tokenizer.convert_tokens_to_ids(_BETWEEN_TEXTS)
+        if between is None or between == getattr(tokenizer, "unk_token_id", None):
+            between = getattr(tokenizer, "eos_token_id", None)
+        return [] if between is None else [int(between)]
 
     def text_ids(self, text: str) -> list[int]:
         """Tokenise what is appended to the open turn."""

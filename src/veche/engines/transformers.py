@@ -21,7 +21,8 @@ def create(
 
     Args:
         model: a folder with config.json, a tokenizer and safetensors files.
-        dtype: "auto" is the checkpoint's own; else "float32", "bfloat16" or "float16".
+        dtype: "auto" is the checkpoint's own; else "float32", "bfloat16", "float16" or
+            "float64".
         device: "auto" is the first CUDA GPU if there is one, else the CPU; else torch's name.
         top_k: active experts a token, in place of the checkpoint's.
         memory_bytes: the most that keys and values may take; None is half of what is free.

@@ -104,10 +104,10 @@ def merged(parts: Sequence[_Part]) -> torch.Tensor:
     if len(parts) == 2:
         (first, first_lse), (second, second_lse) = parts
         share = torch.sigmoid(first_lse - second_lse)[..., None]
-        return torch.lerp(second.float(), first.float(), share).to(first.dtype)
+        return torch.lerp(second.to(share.dtype), first.to(share.dtype), share).to(first.dtype)
     weights = torch.stack([lse for _, lse in parts]).softmax(0)[..., None]
     outputs = torch.stack([output for output, _ in parts])
-    return (weights * outputs.float()).sum(0).to(outputs.dtype)
+    return (weights * outputs.to(weights.dtype)).sum(0).to(outputs.dtype)
 
 
 def _own_parts(

@@ -43,7 +43,8 @@ def experts_forward(
     weights_TE = top_k_weights.new_zeros(num_tokens, module.num_experts)
     # Added, not set: a slot that a token does not use has weight 0 and may name any expert.
     weights_TE.scatter_add_(1, top_k_index, top_k_weights)
-    weighted = torch.bmm(weights_TE[:, None].float(), outputs_ETH.transpose(0, 1).float())
+    exact = torch.promote_types(outputs_ETH.dtype, torch.float32)
+    weighted = torch.bmm(weights_TE[:, None].to(exact), outputs_ETH.transpose(0, 1).to(exact))
     return weighted[:, 0].to(hidden_states.dtype)
 
 
@@ -56,6 +57,8 @@ def use_few_tokens(model: Any) -> None:
 
 def _pays(module: Any, num_tokens: int, top_k: int) -> bool:
     weight = module.gate_up_proj
+    if weight.dtype == torch.float64:  # which the grouped kernel does not take
+        return True
     if weight.device.type != "cpu" or num_tokens > _MOST_TOKENS:
         return False
     expert_bytes = (weight[0].numel() + module.down_proj[0].numel()) * weight.element_size()

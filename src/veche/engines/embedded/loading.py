@@ -17,7 +17,7 @@ from veche.surgery.verification.form import free_memory
 
 _UNKNOWN_BYTES = 4 << 30
 """For keys and values where nobody knows how much memory is free."""
-_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
