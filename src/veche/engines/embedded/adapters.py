@@ -5,6 +5,7 @@ invocation tokens (aLoRA, arXiv 2504.12397), from the last place where those sta
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -59,10 +60,10 @@ class Adapters:
         if name in self._loaded:
             self.unload(name)
         try:
-            with quiet_transformers():
-                self._model.load_adapter(
-                    str(folder), adapter_name=name, local_files_only=True, hotswap=False
-                )
+            with quiet_transformers(), warnings.catch_warnings():
+                # That a second adapter is loaded beside the first is what is wanted.
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")
+                self._model.load_adapter(str(folder), adapter_name=name, hotswap=False)
         except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
             self._discard(name)
             raise CheckpointError(

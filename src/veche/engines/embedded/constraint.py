@@ -9,6 +9,10 @@ import torch
 from veche.core.errors import EngineError, InputError, MissingExtraError
 
 
+_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+"""As json.dumps writes; where any whitespace is allowed, some models write nothing else."""
+
+
 class Grammars:
     """A tokenizer, as llguidance reads it; made once, when it is first needed."""
 
@@ -35,7 +39,9 @@ class Grammars:
                 self._tokenizer, n_vocab=self._vocab_size, eos_token=self._end_ids or None
             )
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema))
+            grammar = llguidance.LLMatcher.grammar_from_json_schema(
+                json.dumps(schema), overrides=_ONE_LINE
+            )
         except (TypeError, ValueError) as error:
             raise InputError(f"the JSON schema can't be used: {error}") from error
         matcher = llguidance.LLMatcher(self._read, grammar)
