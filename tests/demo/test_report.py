@@ -19,6 +19,7 @@ from veche.demo.report import write_report
 from veche.demo.report_phrases import PHRASES
 from veche.engines.transformers import create
 from veche.experts.plots import plot_routing
+from veche.experts.recording import recording_of_run
 from veche.experts.summary import summarise
 from veche.launch.profiles import profiles_for
 from veche.planning.planner import make_plan
@@ -76,7 +77,7 @@ def _ask(folder, made):
         settings=CouncilSettings(max_tokens_per_voice=8, early_stop=False),
         transcript=folder / "transcript.jsonl",
     )
-    made["routing"] = result.routing
+    made["routing"] = recording_of_run(result.routing)
     write_json(folder / "ask.json", result.as_dict())
 
 

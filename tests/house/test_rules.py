@@ -27,6 +27,7 @@ FRAMEWORKS = {"torch", "transformers", "peft"}
 FRAMEWORK_FOLDERS = {"surgery", "engines", "experts", "roles"}
 FRAMEWORK_FILES = {
     "engines/embedded/attention.py",
+    "experts/balance_loss.py",
     "engines/embedded/branch_state.py",
     "engines/embedded/constraint.py",
     "engines/embedded/decoding.py",
