@@ -18,7 +18,7 @@ from veche.demo.chain import Chain, Stage
 from veche.demo.report import write_report
 from veche.demo.report_phrases import PHRASES
 from veche.engines.transformers import create
-from veche.experts.plots import plot_routing
+from veche.experts.plots import voices_png
 from veche.experts.recording import recording_of_run
 from veche.experts.summary import summarise
 from veche.launch.profiles import profiles_for
@@ -83,7 +83,7 @@ def _ask(folder, made):
 
 def _see(folder, made):
     titles = {voice.name: voice.titles["en"] for voice in default_voices()}
-    plot_routing(folder / "experts.png", made["routing"], titles=titles, language="en")
+    (folder / "experts.png").write_bytes(voices_png(made["routing"], titles))
     write_json(folder / "experts.json", summarise(made["routing"]))
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from veche.core.errors import VerificationError
-from veche.core.files import read_json_object, sha256_of, write_json
+from veche.core.files import atomic_writer, read_json_object, sha256_of, write_json
 from veche.core.language import Language
 from veche.core.paths import home
 from veche.core.progress import Progress
@@ -208,13 +208,14 @@ class Demo:
 
     def _see(self) -> None:
         from veche.council.voices import default_voices
-        from veche.experts.plots import plot_routing
+        from veche.experts.plots import voices_png
         from veche.experts.store import read_recording
         from veche.experts.summary import summarise
 
         recording = read_recording(self.file("routing.safetensors"))
         titles = {voice.name: voice.titles[self.language] for voice in default_voices()}
-        plot_routing(self.file("experts.png"), recording, titles=titles, language=self.language)
+        with atomic_writer(self.file("experts.png")) as file:
+            file.write(voices_png(recording, titles, self.language))
         write_json(self.file("experts.json"), summarise(recording))
 
     def _report(self) -> None:

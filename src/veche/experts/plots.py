@@ -3,14 +3,12 @@
 import math
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veche.core.errors import InputError
-from veche.core.files import atomic_writer
 from veche.core.language import Language, Phrase
 from veche.experts.figure import DPI, WIDTH_INCHES, new_figure, png_of
 from veche.experts.recording import Recording
@@ -43,17 +41,10 @@ _CAPTION: Phrase = {
 }
 
 
-def plot_routing(
-    path: Path,
-    recording: Recording,
-    *,
-    titles: Mapping[str, str] | None = None,
-    language: Language = "en",
-) -> None:
-    """Write a PNG, about 1,560 pixels wide.
+def voices_png(recording: Recording, titles: Mapping[str, str], language: Language = "en") -> bytes:
+    """Return a PNG, about 1,560 pixels wide: a heatmap a voice, and the overlap of voices.
 
     Args:
-        path: of the PNG.
         recording: the tokens of each voice.
         titles: what to call a voice, where not by its name.
         language: of the words in the picture.
@@ -65,10 +56,8 @@ def plot_routing(
     spoken = recording.by_voice()
     if not spoken:
         raise InputError("there is no routing to draw")
-    names = {voice: (titles or {}).get(voice, voice) for voice in spoken}
-    picture = _draw(spoken, names, language)
-    with atomic_writer(path) as file:
-        file.write(picture)
+    names = {voice: titles.get(voice, voice) for voice in spoken}
+    return _draw(spoken, names, language)
 
 
 def _draw(routing: Mapping[str, Recording], names: Mapping[str, str], language: Language) -> bytes:

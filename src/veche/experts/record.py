@@ -70,6 +70,15 @@ class Recorded:
     num_tokens: int
     num_bytes: int
 
+    def as_dict(self) -> dict[str, int]:
+        """Return the keys of `--json`."""
+        return {
+            "documents": self.num_kept + self.num_added,
+            "documents_kept": self.num_kept,
+            "tokens_added": self.num_tokens,
+            "bytes": self.num_bytes,
+        }
+
 
 def record(
     engine: Engine,

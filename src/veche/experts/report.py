@@ -138,6 +138,15 @@ def axis_lines(axis: Mapping[str, Any], language: Language) -> list[str]:
     return [*_power_lines(axis, say), *(_found_line(group, say) for group in axis["groups"])]
 
 
+def asleep_text(found: Mapping[str, Any], language: Language) -> str:
+    """Return in a sentence how many new experts are asleep."""
+    return _Speaker(language)(
+        "asleep_text",
+        new=found["new_experts"], never=found["never_chosen"],
+        asleep=found["asleep"], share=_share(found["rarely_is_below"]),
+    )  # fmt: skip
+
+
 class _Speaker:
     """Says phrases in one language."""
 
@@ -285,13 +294,7 @@ def _asleep(found: Mapping[str, Any] | None, say: _Speaker) -> Iterator[Section]
     if found is not None:
         yield Section(
             title=say("asleep"),
-            texts=(
-                say(
-                    "asleep_text",
-                    new=found["new_experts"], never=found["never_chosen"],
-                    asleep=found["asleep"], share=_share(found["rarely_is_below"]),
-                ),
-            ),
+            texts=(asleep_text(found, say.language),),
             head=say.columns("layer", "expert", "tokens", "relative"),
             rows=tuple(
                 (
@@ -302,7 +305,7 @@ def _asleep(found: Mapping[str, Any] | None, say: _Speaker) -> Iterator[Section]
                 )
                 for expert in found["experts"][:_MOST_ROWS]
             ),
-        )  # fmt: skip
+        )
 
 
 def _pairs(summary: Mapping[str, Any], say: _Speaker) -> Iterator[Section]:
