@@ -18,6 +18,10 @@ _SHADES = " ·░▒▓█"
 _NULL_SHADE = 2
 """The shade of a load as by chance; the darkest is thrice that."""
 _VOICE = "assistant"
+_LEGEND = (
+    "{tokens} tokens; load over the last {window}, a mark an expert: blank is never, ░ as by "
+    "chance; H is its entropy; then the last token's experts, best first"
+)
 
 
 def watch(
@@ -143,12 +147,8 @@ def routing_lines(routing: "LiveRouting", layers: tuple[int, ...]) -> list[str]:
     """
     if not routing.num_tokens:
         return ["no token was fed back, so none was routed"]
-    lines = [
-        f"{routing.num_tokens} tokens; load over the last {routing.window_tokens}, "
-        "one mark an expert: blank never, ░ as by chance; H is its entropy; experts of the last "
-        "token, best first"
-    ]
-    rows = zip(routing.load_LE, routing.entropy_L, routing.current, strict=True)
+    lines = [_LEGEND.format(tokens=routing.num_tokens, window=routing.window_tokens)]
+    rows = zip(routing.load, routing.entropy, routing.current, strict=True)
     for row, (load_E, entropy, current) in enumerate(rows):
         shades = "".join(_shade(share * len(load_E)) for share in load_E)
         number = layers[row] if row < len(layers) else row

@@ -28,7 +28,6 @@ _PHRASES: Mapping[str, Phrase] = {
     "dead_experts": {"en": "dead experts", "ru": "мёртвые эксперты"},
     "layer": {"en": "layer", "ru": "слой"},
     "expert": {"en": "expert", "ru": "эксперт"},
-    "null": {"en": "null of {voice}", "ru": "нулевая для {voice}"},
     "change": {
         "en": "activation rate, difference; a dot is significant (p ≤ 0.05, adjusted)",
         "ru": "частота выбора, разность; точка — значимо (p ≤ 0,05 с поправкой)",
@@ -69,8 +68,7 @@ def layers_png(recording: Recording, names: Mapping[str, str], language: Languag
             axis.plot(layers, values, marker=".", color=f"C{index}", label=name)
             axis.set_title(say[key])
             if null is not None:
-                label = say["null"].format(voice=name)
-                axis.axhline(null, linestyle=":", color=f"C{index}", label=label)
+                axis.axhline(null, linestyle=":", color=f"C{index}")
     for axis in axes:
         axis.set_xlabel(say["layer"])
         axis.locator_params(axis="x", integer=True)

@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.experts.metrics import load, load_entropy, token_entropy
+from veche.experts import metrics
 
 
 class LiveRouting:
@@ -49,21 +49,21 @@ class LiveRouting:
         return len(self._window)
 
     @property
-    def load_LE(self) -> NDArray[np.float64]:
+    def load(self) -> NDArray[np.float64]:
         """Load over the window, [L, E]; the null is 1/E."""
-        return load(self.counts_LE)
+        return metrics.load(self.counts_LE)
 
     @property
-    def entropy_L(self) -> NDArray[np.float64]:
+    def entropy(self) -> NDArray[np.float64]:
         """Normalised entropy of the window's load, [L]."""
-        return load_entropy(self.load_LE)
+        return metrics.load_entropy(self.load)
 
     @property
-    def token_entropy_L(self) -> NDArray[np.float64]:
+    def token_entropy(self) -> NDArray[np.float64]:
         """Normalised entropy of the current token's weights, [L]; says nothing if all are equal."""
         if self._last_weights is None:
             return np.zeros(0)
-        return token_entropy(self._last_weights[None])[0]
+        return metrics.token_entropy(self._last_weights[None]).reshape(-1)
 
     @property
     def current(self) -> list[list[int]]:

@@ -68,7 +68,7 @@ def expected_cv(num_tokens: int, top_k: int, num_experts: int) -> float:
 
 
 def max_violation(load_LE: Floats) -> Floats:
-    """Return MaxVio = max_e f / mean_e f − 1 for each layer, [L]; 0 is uniform, E − 1 the most.
+    """Return MaxVio = max_e f / mean_e f − 1 for each layer, [L]; 0 is uniform, E/k − 1 the most.
 
     Source: auxiliary-loss-free load balancing, arXiv 2408.15664, section 4.1.
     """

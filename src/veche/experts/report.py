@@ -135,7 +135,8 @@ def comparison_lines(
 def axis_lines(axis: Mapping[str, Any], language: Language) -> list[str]:
     """Return how an axis was tested, what it could find, and what it found, in sentences."""
     say = _Speaker(language)
-    return [*_power_lines(axis, say), *(_found_line(group, say) for group in axis["groups"])]
+    found = [_found_line(group, say) for group in axis["groups"] if group["significant"]]
+    return [*_power_lines(axis, say), *found]
 
 
 def asleep_text(found: Mapping[str, Any], language: Language) -> str:
