@@ -49,7 +49,7 @@ def _of_one_layer(logits: Tensor, top_k: int, is_real: Tensor | None) -> Tensor:
         logits_TE = logits_TE[is_real_T]
     if not len(logits_TE):
         return logits_TE.sum()  # of nothing: 0, and still a part of the graph
-    probs_TE = logits_TE.float().softmax(-1)
+    probs_TE = logits_TE.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     chosen_Tk = probs_TE.topk(top_k, dim=-1).indices
     load_E = torch.bincount(chosen_Tk.flatten(), minlength=num_experts) / chosen_Tk.numel()
     return num_experts * (load_E * probs_TE.mean(0)).sum()
