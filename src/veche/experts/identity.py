@@ -1,16 +1,14 @@
 """Which model routed: its content's hash, and where its experts are."""
 
-import hashlib
 from pathlib import Path
 
 from veche.checkpoint.config import read_config, spec_of
+from veche.checkpoint.identity import content_hash
 from veche.core.files import sha256_of
-from veche.core.progress import Progress, Silent
+from veche.core.progress import Progress
 from veche.experts.recording import Source
 
 _CONFIG = "config.json"
-_OF_CONTENT = (_CONFIG, "tokenizer.json", "*.safetensors")
-"""What decides how a folder routes a text; chat templates and cards do not."""
 
 
 def source_of(model: str, *, progress: Progress | None = None) -> Source:
@@ -29,20 +27,9 @@ def source_of(model: str, *, progress: Progress | None = None) -> Source:
     spec = spec_of(read_config(path / _CONFIG), where=str(path / _CONFIG))
     return Source(
         model=path.resolve().name,
-        identity=_identity(path, progress or Silent()),
+        identity=content_hash(path, progress=progress),
         layers=tuple(
             layer for layer in range(spec.num_hidden_layers) if spec.is_sparse_layer(layer)
         ),
         has_equal_weights=spec.has_equal_routing_weights,
     )
-
-
-def _identity(folder: Path, progress: Progress) -> str:
-    """Return the SHA-256 of the names and SHA-256 of the files that decide what it computes."""
-    files = sorted({file for pattern in _OF_CONTENT for file in folder.glob(pattern)})
-    digest = hashlib.sha256()
-    total = sum(file.stat().st_size for file in files)
-    with progress.task("read the model's content", total=total) as advance:
-        for file in files:
-            digest.update(f"{file.name}\0{sha256_of(file, advance=advance)}\n".encode())
-    return digest.hexdigest()
