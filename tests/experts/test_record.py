@@ -13,12 +13,16 @@ from veche.core.errors import InputError, OutputError, UnsupportedError
 from veche.engines.protocol import Branch, Sampling
 from veche.engines.scripted import ScriptedEngine
 from veche.engines.transformers import create
+from veche.experts.compare import compare
 from veche.experts.identity import source_of
 from veche.experts.inputs import Item, Message, read_items
 from veche.experts.record import RecordSettings, record, require_readable
 from veche.experts.store import files_of, read_recording
 from veche.experts.token_classes import CLASSES
 from veche.experts.vocabulary import vocabulary_of
+from veche.planning.planner import make_plan
+from veche.planning.recipe import Recipe
+from veche.surgery.build import build
 
 PROMPTS = "Что такое вече?\nthe council hears every voice\nthe answer is four\n"
 SETTINGS = RecordSettings(max_tokens=6)
@@ -138,6 +142,30 @@ def test_a_dialogue_has_a_record_for_each_answer_given_or_decoded(run, folder, t
     assert read[0].startswith(" the answer")
     assert "д" in read[1]
     assert found.records[2].num_tokens <= 6
+
+
+def test_growth_that_is_exact_leaves_every_tokens_experts_as_they_were(
+    folder, engine, items, tmp_path
+):
+    fields = {"num_attention_heads": 6, "num_key_value_heads": 3, "moe_intermediate_size": 32}
+    recipe = Recipe(name="wider", base=str(folder), mode="split", allow_lossy=True, fields=fields)
+    build(make_plan(recipe), folder, tmp_path / "grown")
+    texts = [
+        Item(name=f"t{n}", text=f"the council hears {n} voices, совет слышит") for n in range(6)
+    ]
+    grown = create(tmp_path / "grown", dtype="float32")
+    for name, asked, model in (("before", engine, folder), ("after", grown, tmp_path / "grown")):
+        record(
+            asked, texts, tmp_path / name, source=source_of(str(model)), settings=SETTINGS,
+            vocabulary=vocabulary_of(model),
+        )  # fmt: skip
+    before, after = read_recording(tmp_path / "before"), read_recording(tmp_path / "after")
+    assert before.source.identity != after.source.identity
+    found = compare(before, after, num_permutations=99)
+    assert found.num_same_tokens == before.num_tokens
+    assert found.saturation == pytest.approx(1, abs=0.01)
+    assert found.js == pytest.approx(0, abs=1e-3)
+    assert (found.adjusted > 0.05).all()
 
 
 class StoppedHereError(Exception):

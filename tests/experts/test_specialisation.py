@@ -102,3 +102,20 @@ def test_a_label_with_one_value_or_with_a_name_for_each_document_is_no_axis():
         ),
     )
     assert specialisation(named, **FEW) == ()
+
+
+def test_a_label_that_only_changes_the_mix_of_token_classes_is_seen_through():
+    """Expert 6 of layer 2 takes digits, code or not; code has more digits."""
+    plain = labelled(range(24), tokens=80)
+    rng = np.random.default_rng(0)
+    is_code = np.repeat([number % 2 == 0 for number in range(24)], 80)
+    is_digit = rng.random(plain.num_tokens) < np.where(is_code, 0.4, 0.1)
+    ids = plain.expert_ids.copy()
+    ids[is_digit, 2] = [6, 7]
+    classes = np.where(is_digit, CLASSES.index("digits"), CLASSES.index("latin"))
+    recording = replace(plain, expert_ids=ids, token_classes=classes.astype(np.uint8))
+    (mixed,) = axis_of(recording, "domain").groups
+    (alike,) = axis_of(recording, "domain, latin only").groups
+    assert mixed.adjusted[2, 6] <= 0.05
+    assert alike.num_tokens == (is_code & ~is_digit).sum()
+    assert alike.num_significant == 0

@@ -1,21 +1,20 @@
 """`veche experts`: which experts spoke, for which voice, text or kind of token."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from veche.cli.experts_view import show_comparison, show_recorded, show_summary
+from veche.cli.experts_record import record
+from veche.cli.experts_view import show_comparison, show_summary
 from veche.cli.experts_watch import watch
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
-    TerminalProgress,
     chosen_language,
     print_json,
     stdout,
 )
-from veche.core.progress import Silent
 
 experts = typer.Typer(
     name="experts",
@@ -23,6 +22,7 @@ experts = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+experts.command()(record)
 experts.command()(watch)
 
 RunArgument = Annotated[
@@ -31,86 +31,6 @@ RunArgument = Annotated[
         help="A recording (veche experts record), a run's folder (veche ask --out), or a file."
     ),
 ]
-EngineOption = Annotated[str, typer.Option(help="The engine that runs the model.")]
-
-
-@experts.command()
-def record(
-    model: Annotated[str, typer.Argument(help="A model folder.")],
-    input_file: Annotated[
-        Path,
-        typer.Argument(
-            metavar="INPUT",
-            help="A prompt a line; or JSONL with messages, prompt or text, and labels.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the recording, new or to go on with.")],
-    kind: Annotated[
-        Literal["prompts", "texts"],
-        typer.Option("--as", help="What a plain file holds: prompts to answer, or texts to read."),
-    ] = "prompts",
-    text_field: Annotated[str, typer.Option(help="The JSONL field that is text.")] = "text",
-    max_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens decoded for a prompt without an answer.")
-    ] = 64,
-    window: Annotated[
-        int, typer.Option(min=16, help="Longer texts are read in pieces of so many tokens.")
-    ] = 512,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The first so many documents only.")
-    ] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Of the answers; 0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the answers.")] = 0,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="Keep routing weights: thrice the size.")
-    ] = False,
-    router_logits: Annotated[
-        bool,
-        typer.Option("--router-logits", help="Keep every expert's logit: 2 B an expert a token."),
-    ] = False,
-    engine: EngineOption = "transformers",
-    as_json: JsonOption = False,
-) -> None:
-    """Record where the tokens of prompts, texts or dialogues are sent; run again to go on."""
-    from veche.core.errors import UnsupportedError
-    from veche.experts.identity import source_of
-    from veche.experts.inputs import read_items
-    from veche.experts.record import RecordSettings, require_readable
-    from veche.experts.record import record as record_into
-    from veche.experts.vocabulary import vocabulary_of
-    from veche.plugins.registry import load
-
-    items = read_items(input_file, kind=kind, text_field=text_field)[:limit]
-    settings = RecordSettings(
-        max_tokens=max_tokens,
-        window_tokens=window,
-        weights=weights,
-        router_logits=router_logits,
-        seed=seed,
-        temperature=temperature,
-    )
-    progress = Silent() if as_json else TerminalProgress()
-    source = source_of(model, progress=progress)
-    if not source.layers and source.identity and Path(model).is_dir():
-        raise UnsupportedError(
-            f"{model} is a dense model: it has no experts to see",
-            hint=f"carve it into experts: veche carve {model} --out carved",
-        )
-    opened = load("engines", engine)(model)
-    require_readable(opened, items)
-    done = record_into(
-        opened,
-        items,
-        out,
-        source=source,
-        settings=settings,
-        vocabulary=vocabulary_of(Path(model)),
-        progress=progress,
-    )
-    if as_json:
-        print_json({"recording": str(out), **done.as_dict()})
-    else:
-        show_recorded(out, done)
 
 
 @experts.command()

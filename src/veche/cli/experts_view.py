@@ -1,27 +1,12 @@
 """What `veche experts` prints for people."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from veche.cli.terminal import stdout
 from veche.core.language import Language
-from veche.core.units import format_bytes
-
-if TYPE_CHECKING:
-    from veche.experts.record import Recorded
 
 _MOST_ROWS = 8
-
-
-def show_recorded(folder: Path, done: "Recorded") -> None:
-    """Print what was recorded."""
-    size = format_bytes(done.num_bytes)
-    stdout.print(
-        f"{folder}: {done.num_added} documents recorded, {done.num_tokens} tokens; "
-        f"{done.num_kept} were there already; {size}",
-        soft_wrap=True,
-    )
 
 
 def show_summary(summary: Mapping[str, Any], language: Language) -> None:
@@ -99,4 +84,6 @@ def _expert_table(experts: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _cell(value: object) -> str:
-    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
+    return "–" if value is None else str(value)

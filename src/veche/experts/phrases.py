@@ -23,10 +23,11 @@ PHRASES: Mapping[str, Phrase] = {
     },
     "equal_weights": {
         "en": "This model's routing weights are all equal, 1/k, as those of carved models are: "
-        "the weights, and the token entropy made of them, say nothing. The choice of experts "
-        "does.",
-        "ru": "Веса маршрутизации этой модели все равны 1/k, как у вырезанных моделей: ни веса, ни "
-        "энтропия токена из них ничего не говорят. Говорит выбор экспертов.",
+        "the weights, the token entropy made of them, and the router's mass and margin say "
+        "nothing. The choice of experts does.",
+        "ru": "Веса маршрутизации этой модели все равны 1/k, как у вырезанных моделей: веса, "
+        "энтропия токена из них, масса и отрыв маршрутизатора не говорят ничего. Говорит выбор "
+        "экспертов.",
     },
     "voices": {"en": "By voice", "ru": "По голосам"},
     "voices_text": {
@@ -65,6 +66,13 @@ PHRASES: Mapping[str, Phrase] = {
         "целые документы раздаются заново.",
     },
     "power": {
+        "en": "{tests} tests, Benjamini–Hochberg at 5 %. So many documents are enough to find even "
+        "a lone expert, if its difference is large: p-values go down to {smallest}.",
+        "ru": "Проверок: {tests}, поправка Бенджамини — Хохберга, 5 %. Стольких документов "
+        "хватает, чтобы найти даже одного эксперта, если отличие велико: p-значение бывает до "
+        "{smallest}.",
+    },
+    "little_power": {
         "en": "{tests} tests, Benjamini–Hochberg at 5 %. With so few documents no p-value is below "
         "{smallest}: an expert can be found significant only if at least {needed} are at once.",
         "ru": "Проверок: {tests}, поправка Бенджамини — Хохберга, 5 %. При стольких документах "
@@ -98,6 +106,10 @@ PHRASES: Mapping[str, Phrase] = {
         "differ.",
         "ru": "Новых, считая в каждом слое: {new}. Ни разу не выбраны здесь: {never}; получили "
         "меньше {share} от равномерной доли: {asleep}. На другом тексте может быть иначе.",
+    },
+    "asleep_none": {
+        "en": "No expert of this model is new.",
+        "ru": "Новых экспертов у этой модели нет.",
     },
     "lead_compare": {
         "en": "First: {first} ({first_tokens} tokens). Second: {second} ({second_tokens} tokens).",

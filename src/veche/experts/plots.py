@@ -91,8 +91,10 @@ def _heatmaps(
     axes: Any, routing: Mapping[str, Recording], names: Mapping[str, str], language: Language
 ) -> Any:
     relative = {voice: load_of(part) * part.num_experts for voice, part in routing.items()}
-    # One scale for all voices; the brightest 1 % of cells may be cut.
+    # One scale for all voices; the brightest 1 % of cells may be cut. No load is above E/k.
+    any_part = next(iter(routing.values()))
     top = max(2.0, float(np.quantile(np.concatenate(list(relative.values())), 0.99)))
+    top = min(top, any_part.num_experts / any_part.top_k)
     image = None
     for axis, (voice, load_LE) in zip(axes, relative.items(), strict=False):
         image = axis.imshow(

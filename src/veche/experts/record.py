@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from veche.core.errors import CheckpointError, InputError, OutputError, UnsupportedError
+from veche.core.errors import InputError, OutputError, UnsupportedError
 from veche.core.files import read_json_object, remove_partials, sole_writer, write_json
 from veche.core.progress import Advance, Progress, Silent
 from veche.engines.protocol import (
@@ -108,6 +108,7 @@ def record(
     """
     needed = [Capability.ROUTING]
     require(engine, *needed, *([Capability.ROUTER_LOGITS] if settings.router_logits else []))
+    _require_free(folder)
     with sole_writer(folder / INDEX_NAME):
         _require_same(folder, source, settings)
         remove_partials(folder)
@@ -127,16 +128,23 @@ def record(
     )
 
 
+def _require_free(folder: Path) -> None:
+    """Refuse a folder that holds something, but no recording."""
+    if folder.is_dir() and not (folder / INDEX_NAME).is_file():
+        if any(path.name != f".{INDEX_NAME}.lock" for path in folder.iterdir()):
+            raise OutputError(
+                f"{folder} holds something else than a recording", hint="name a new folder"
+            )
+    elif folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file, not a folder", hint="name a new folder")
+
+
 def _require_same(folder: Path, source: Source, settings: RecordSettings) -> None:
     """Begin a recording, or refuse to go on with one of another model or other settings."""
     index = folder / INDEX_NAME
     # The model's name is only what the user called it this time.
     mine = {**asdict(source), "layers": list(source.layers), "settings": asdict(settings)}
     if not index.is_file():
-        if any(path.name != f".{INDEX_NAME}.lock" for path in folder.iterdir()):
-            raise OutputError(
-                f"{folder} holds something else than a recording", hint="name a new folder"
-            )
         write_json(index, {"schema": _SCHEMA, **mine})
         return
     theirs = read_json_object(index)
@@ -307,18 +315,6 @@ def _turns(item: Item) -> tuple[str, list[tuple[str, str | None]]]:
     if len(spoken) % 2:
         answers.append(None)
     return system, list(zip(spoken[::2], answers, strict=True))
-
-
-def settings_of(folder: Path) -> Mapping[str, Any]:
-    """Return what recording.json of a recording says.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    path = folder / INDEX_NAME
-    if not path.is_file():
-        raise CheckpointError(f"{folder} is no recording", hint="veche experts record")
-    return read_json_object(path)
 
 
 def require_readable(engine: Engine, items: Sequence[Item]) -> None:

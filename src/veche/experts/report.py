@@ -141,7 +141,10 @@ def axis_lines(axis: Mapping[str, Any], language: Language) -> list[str]:
 
 def asleep_text(found: Mapping[str, Any], language: Language) -> str:
     """Return in a sentence how many new experts are asleep."""
-    return _Speaker(language)(
+    say = _Speaker(language)
+    if not found["new_experts"]:
+        return say("asleep_none")
+    return say(
         "asleep_text",
         new=found["new_experts"], never=found["never_chosen"],
         asleep=found["asleep"], share=_share(found["rarely_is_below"]),
@@ -239,13 +242,9 @@ def _power_lines(axis: Mapping[str, Any], say: _Speaker) -> list[str]:
 
 
 def _power_line(axis: Mapping[str, Any], say: _Speaker) -> str:
-    key = "power" if axis["needed_together"] <= axis["tests"] else "no_power"
-    return say(
-        key,
-        tests=axis["tests"],
-        smallest=_number(axis["smallest_p"]),
-        needed=max(axis["needed_together"], 1),
-    )
+    needed, tests = axis["needed_together"], axis["tests"]
+    key = "power" if needed <= 1 else "little_power" if needed <= tests else "no_power"
+    return say(key, tests=tests, smallest=_number(axis["smallest_p"]), needed=needed)
 
 
 def _found_line(group: Mapping[str, Any], say: _Speaker) -> str:

@@ -3,6 +3,7 @@
 Shapes: T tokens, L layers that route, E experts, D documents, G groups, M = L·E.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from veche.experts.significance import (
 )
 from veche.experts.token_classes import CLASSES
 
+_Groups = tuple[NDArray[np.int64], tuple[str, ...]]
+"""Each token's group, −1 where it has none, and the groups' names."""
 VOICE = "voice"
 KIND = "token class"
 _MAX_GROUPS = 24
@@ -122,12 +125,13 @@ def _spread(recording: Recording, of_records: list[int]) -> NDArray[np.int64]:
     return np.repeat(np.array(of_records, np.int64), lengths)
 
 
-def _axes(recording: Recording) -> dict[str, tuple[NDArray[np.int64], tuple[str, ...]]]:
+def _axes(recording: Recording) -> dict[str, _Groups]:
     """Return for each axis the group of each token and the names of the groups."""
     keys = sorted({key for record in recording.records for key in record.labels})
     found = {
         key: _by_record(recording, [r.labels.get(key) for r in recording.records]) for key in keys
     }
+    found |= _of_one_class(recording, found)
     found[VOICE] = _by_record(recording, [record.voice for record in recording.records])
     if recording.token_classes is not None:
         present = np.unique(recording.token_classes)
@@ -136,9 +140,23 @@ def _axes(recording: Recording) -> dict[str, tuple[NDArray[np.int64], tuple[str,
     return {name: axis for name, axis in found.items() if 2 <= len(axis[1]) <= _MAX_GROUPS}
 
 
-def _by_record(
-    recording: Recording, values: list[str | None]
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _of_one_class(recording: Recording, found: Mapping[str, _Groups]) -> dict[str, _Groups]:
+    """Return each label's axis for the commonest class of tokens alone.
+
+    Code has more punctuation than prose, so an expert of punctuation looks like one of code. What
+    is left among tokens of one class is not that.
+    """
+    if recording.token_classes is None or not recording.num_tokens:
+        return {}
+    commonest = int(np.bincount(recording.token_classes).argmax())
+    is_kept = recording.token_classes == commonest
+    return {
+        f"{name}, {CLASSES[commonest]} only": (np.where(is_kept, groups_T, -1), values)
+        for name, (groups_T, values) in found.items()
+    }
+
+
+def _by_record(recording: Recording, values: list[str | None]) -> _Groups:
     spoken = {
         value
         for value, record in zip(values, recording.records, strict=True)
