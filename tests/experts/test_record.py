@@ -98,7 +98,8 @@ def test_a_text_is_read_token_for_token_as_the_model_alone_routes_it(run, folder
     run([Item(name="t", text=text, labels={"language": "ru"})])
     found = read_recording(tmp_path / "store")
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False).input_ids]
+    between = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # what stands between documents
+    ids = [between, *tokenizer(text, add_special_tokens=False).input_ids]
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.inference_mode():
         logits = model(torch.tensor([ids]), output_router_logits=True).router_logits

@@ -13,8 +13,9 @@ from veche.experts.token_classes import CLASSES
 FEW = {"num_permutations": 1999}
 
 
-def axis_of(recording, name):
-    return {axis.name: axis for axis in specialisation(recording, **FEW)}[name]
+def axis_of(recording, name, only=None):
+    axes = specialisation(recording, **FEW)
+    return {(axis.name, axis.only): axis for axis in axes}[name, only]
 
 
 def test_counts_of_documents_and_groups_equal_a_slow_count():
@@ -115,7 +116,7 @@ def test_a_label_that_only_changes_the_mix_of_token_classes_is_seen_through():
     classes = np.where(is_digit, CLASSES.index("digits"), CLASSES.index("latin"))
     recording = replace(plain, expert_ids=ids, token_classes=classes.astype(np.uint8))
     (mixed,) = axis_of(recording, "domain").groups
-    (alike,) = axis_of(recording, "domain, latin only").groups
+    (alike,) = axis_of(recording, "domain", only="latin").groups
     assert mixed.adjusted[2, 6] <= 0.05
     assert alike.num_tokens == (is_code & ~is_digit).sum()
     assert alike.num_significant == 0

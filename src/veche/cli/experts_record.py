@@ -62,9 +62,10 @@ def record(
         router_logits=router_logits,
         seed=seed,
         temperature=temperature,
+        engine=engine,
     )
     progress = Silent() if as_json else TerminalProgress()
-    done = _record(model, engine, items, out, settings, progress)
+    done = _record(model, items, out, settings, progress)
     if as_json:
         print_json({"recording": str(out), **done.as_dict()})
         return
@@ -75,9 +76,7 @@ def record(
     )
 
 
-def _record(
-    model: str, engine: str, items: Any, out: Path, settings: Any, progress: Progress
-) -> Any:
+def _record(model: str, items: Any, out: Path, settings: Any, progress: Progress) -> Any:
     """Load the model, unless it is dense, and record."""
     from veche.core.errors import UnsupportedError
     from veche.experts.identity import source_of
@@ -92,7 +91,7 @@ def _record(
             f"{model} is a dense model: it has no experts to see",
             hint=f"carve it into experts: veche carve {model} --out carved",
         )
-    opened = load("engines", engine)(model)
+    opened = load("engines", settings.engine)(model)
     require_readable(opened, items)
     return record_into(
         opened,

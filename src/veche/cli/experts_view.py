@@ -51,9 +51,11 @@ def _show_notes(summary: Mapping[str, Any], language: Language) -> None:
 
 
 def _show_axis(axis: Mapping[str, Any], language: Language) -> None:
+    from veche.experts.phrases import axis_title
     from veche.experts.report import axis_lines
 
-    stdout.print(f"\n{axis['axis']}", style="bold")
+    title = axis_title(axis["axis"], axis["only"], language)
+    stdout.print(f"\n{title}", style="bold")
     for line in axis_lines(axis, language):
         stdout.print(line, soft_wrap=True)
     rows = [

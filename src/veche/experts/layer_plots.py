@@ -10,9 +10,10 @@ from veche.core.language import Language, Phrase
 from veche.experts import metrics
 from veche.experts.compare import Comparison
 from veche.experts.figure import DPI, WIDTH_INCHES, new_figure, png_of
+from veche.experts.phrases import axis_title, name_of
 from veche.experts.recording import Recording
 from veche.experts.significance import SIGNIFICANCE, Difference
-from veche.experts.specialisation import Axis
+from veche.experts.specialisation import Axis, Group
 from veche.experts.summary import layer_number
 
 _COLUMNS = 3
@@ -33,7 +34,6 @@ _PHRASES: Mapping[str, Phrase] = {
         "ru": "частота выбора, разность; точка — значимо (p ≤ 0,05 с поправкой)",
     },
     "against": {"en": "{value} against {against}", "ru": "{value} против {against}"},
-    "rest": {"en": "the rest", "ru": "остальных"},
     "js": {"en": "Jensen–Shannon, 0–1", "ru": "Йенсен–Шеннон, 0–1"},
     "js_null": {"en": "if the two were one (mean)", "ru": "если бы они были одним (среднее)"},
     "saturation": {
@@ -84,7 +84,7 @@ def specialisation_png(
     """Return a PNG of every group with a significant expert; None where there is none."""
     say = {key: words[language] for key, words in _PHRASES.items()}
     panels = [
-        (_title(axis.name, group.value, group.against, say), group.found, group.adjusted)
+        (_title(axis, group, say, language), group.found, group.adjusted)
         for axis in axes
         for group in axis.groups
         if group.num_significant
@@ -124,9 +124,10 @@ def comparison_png(found: Comparison, language: Language = "en") -> bytes:
     return png_of(figure)
 
 
-def _title(axis: str, value: str, against: str, say: Mapping[str, str]) -> str:
-    other = say["rest"] if against == "the rest" else against
-    return f"{axis}: " + say["against"].format(value=value, against=other)
+def _title(axis: Axis, group: Group, say: Mapping[str, str], language: Language) -> str:
+    value, against = (name_of(word, language) for word in (group.value, group.against))
+    sides = say["against"].format(value=value, against=against)
+    return f"{axis_title(axis.name, axis.only, language)}: {sides}"
 
 
 def _differences(recording: Recording, panels: list[Any], say: Mapping[str, str]) -> bytes:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from veche.core.language import Phrase
+from veche.core.language import Language, Phrase
 
 PHRASES: Mapping[str, Phrase] = {
     "title": {"en": "Which experts spoke", "ru": "Какие эксперты говорили"},
@@ -53,6 +53,7 @@ PHRASES: Mapping[str, Phrase] = {
         "проверены.",
     },
     "axis": {"en": "By {axis}", "ru": "По признаку: {axis}"},
+    "only": {"en": "{axis}, {kind} only", "ru": "{axis}, только {kind}"},
     "within": {
         "en": "Compared within {documents} documents that have tokens of both; for the null the "
         "two change places in whole documents.",
@@ -98,7 +99,6 @@ PHRASES: Mapping[str, Phrase] = {
         "largest difference:",
         "ru": "{value} против {against}: значимо отличаются {count}; с наибольшей разностью:",
     },
-    "rest": {"en": "the rest", "ru": "остальных"},
     "asleep": {"en": "New experts", "ru": "Новые эксперты"},
     "asleep_text": {
         "en": "{new} are new, counted in each layer. {never} were never chosen here, {asleep} got "
@@ -158,3 +158,31 @@ PHRASES: Mapping[str, Phrase] = {
     "col_changed": {"en": "experts changed", "ru": "изменились"},
 }
 """Every text by its key; columns begin with `col_`."""
+
+NAMES: Mapping[str, Phrase] = {
+    "voice": {"en": "voice", "ru": "голос"},
+    "token class": {"en": "token class", "ru": "вид токена"},
+    "the rest": {"en": "the rest", "ru": "остальных"},
+    "latin": {"en": "latin", "ru": "латиница"},
+    "cyrillic": {"en": "cyrillic", "ru": "кириллица"},
+    "other letters": {"en": "other letters", "ru": "другие буквы"},
+    "digits": {"en": "digits", "ru": "цифры"},
+    "punctuation": {"en": "punctuation", "ru": "пунктуация"},
+    "symbols": {"en": "symbols", "ru": "символы"},
+    "space": {"en": "space", "ru": "пробелы"},
+    "control": {"en": "control", "ru": "служебные"},
+}
+"""What veche itself calls axes and groups; labels are the user's words."""
+
+
+def name_of(word: str, language: Language) -> str:
+    """Return veche's own names in `language`, anything else as it is."""
+    return NAMES[word][language] if word in NAMES else word
+
+
+def axis_title(name: str, only: str | None, language: Language) -> str:
+    """Return what an axis is called, with the class of tokens that it is restricted to."""
+    title = name_of(name, language)
+    if only is None:
+        return title
+    return PHRASES["only"][language].format(axis=title, kind=name_of(only, language))

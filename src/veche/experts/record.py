@@ -51,6 +51,7 @@ class RecordSettings:
         router_logits: keep the logits of every expert: 2 B an expert, chosen or not, and token.
         seed: of the answers' sampling.
         temperature: of the answers' sampling; 0 is greedy.
+        engine: the name of the engine that runs the model: others round otherwise.
     """
 
     max_tokens: int = 64
@@ -59,6 +60,7 @@ class RecordSettings:
     router_logits: bool = False
     seed: int = 0
     temperature: float = 0.0
+    engine: str = "transformers"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 from veche import __version__
 from veche.core.errors import MissingExtraError
 from veche.core.language import Language, spoken
-from veche.experts.phrases import PHRASES
+from veche.experts.phrases import PHRASES, axis_title, name_of
 from veche.experts.significance import SIGNIFICANCE
 
 _MOST_ROWS = 20
@@ -219,7 +219,7 @@ def _axes(
     axes: Sequence[Mapping[str, Any]], picture: bytes | None, say: _Speaker
 ) -> Iterator[Section]:
     for axis in axes:
-        title = say("axis", axis=axis["axis"])
+        title = say("axis", axis=axis_title(axis["axis"], axis["only"], say.language))
         yield Section(title=title, texts=tuple(_power_lines(axis, say)))
         for group in axis["groups"]:
             if group["experts"]:
@@ -248,8 +248,8 @@ def _power_line(axis: Mapping[str, Any], say: _Speaker) -> str:
 
 
 def _found_line(group: Mapping[str, Any], say: _Speaker) -> str:
-    against = say("rest") if group["against"] == "the rest" else group["against"]
-    return say("found", value=group["value"], against=against, count=group["significant"])
+    value, against = (name_of(group[key], say.language) for key in ("value", "against"))
+    return say("found", value=value, against=against, count=group["significant"])
 
 
 def _changed_lines(summary: Mapping[str, Any], say: _Speaker) -> list[str]:

@@ -3,8 +3,8 @@
 Shapes: T tokens, L layers that route, E experts, D documents, G groups, M = L·E.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,6 @@ from veche.experts.significance import (
 )
 from veche.experts.token_classes import CLASSES
 
-_Groups = tuple[NDArray[np.int64], tuple[str, ...]]
-"""Each token's group, −1 where it has none, and the groups' names."""
 VOICE = "voice"
 KIND = "token class"
 _MAX_GROUPS = 24
@@ -58,6 +56,7 @@ class Axis:
 
     Attributes:
         name: of the axis.
+        only: the class of tokens that it is restricted to; None is all.
         groups: its values, or, of two that mirror each other, the first.
         num_tests: experts × layers × groups.
     """
@@ -65,6 +64,7 @@ class Axis:
     name: str
     groups: tuple[Group, ...]
     num_tests: int
+    only: str | None = None
 
     @property
     def smallest_p(self) -> float | None:
@@ -79,14 +79,21 @@ class Axis:
         return None if smallest is None else needed_together(smallest, self.num_tests)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """Each token's group, −1 where it has none, and the groups' names."""
+
+    name: str
+    groups: NDArray[np.int64]
+    values: tuple[str, ...]
+    only: str | None = None
+
+
 def specialisation(
     recording: Recording, *, num_permutations: int = NUM_PERMUTATIONS, seed: int = 0
 ) -> tuple[Axis, ...]:
     """Test every axis that a recording has: each label, its voices, the classes of its tokens."""
-    return tuple(
-        _tested(recording, name, groups_T, values, num_permutations, seed)
-        for name, (groups_T, values) in _axes(recording).items()
-    )
+    return tuple(_tested(recording, split, num_permutations, seed) for split in _splits(recording))
 
 
 def counted(
@@ -125,38 +132,36 @@ def _spread(recording: Recording, of_records: list[int]) -> NDArray[np.int64]:
     return np.repeat(np.array(of_records, np.int64), lengths)
 
 
-def _axes(recording: Recording) -> dict[str, _Groups]:
-    """Return for each axis the group of each token and the names of the groups."""
+def _splits(recording: Recording) -> list[_Split]:
+    """Return every way to tell tokens apart that has at least two sides."""
     keys = sorted({key for record in recording.records for key in record.labels})
-    found = {
-        key: _by_record(recording, [r.labels.get(key) for r in recording.records]) for key in keys
-    }
-    found |= _of_one_class(recording, found)
-    found[VOICE] = _by_record(recording, [record.voice for record in recording.records])
+    labels = [
+        _by_record(recording, key, [r.labels.get(key) for r in recording.records]) for key in keys
+    ]
+    found = [split for label in labels for split in (label, *_of_one_class(recording, label))]
+    found.append(_by_record(recording, VOICE, [record.voice for record in recording.records]))
     if recording.token_classes is not None:
         present = np.unique(recording.token_classes)
-        groups = np.searchsorted(present, recording.token_classes).astype(np.int64)
-        found[KIND] = groups, tuple(CLASSES[number] for number in present)
-    return {name: axis for name, axis in found.items() if 2 <= len(axis[1]) <= _MAX_GROUPS}
+        groups_T = np.searchsorted(present, recording.token_classes).astype(np.int64)
+        values = tuple(CLASSES[number] for number in present)
+        found.append(_Split(name=KIND, groups=groups_T, values=values))
+    return [split for split in found if 2 <= len(split.values) <= _MAX_GROUPS]
 
 
-def _of_one_class(recording: Recording, found: Mapping[str, _Groups]) -> dict[str, _Groups]:
-    """Return each label's axis for the commonest class of tokens alone.
+def _of_one_class(recording: Recording, label: _Split) -> Iterator[_Split]:
+    """Yield a label's split of the commonest class of tokens alone.
 
     Code has more punctuation than prose, so an expert of punctuation looks like one of code. What
     is left among tokens of one class is not that.
     """
-    if recording.token_classes is None or not recording.num_tokens:
-        return {}
-    commonest = int(np.bincount(recording.token_classes).argmax())
-    is_kept = recording.token_classes == commonest
-    return {
-        f"{name}, {CLASSES[commonest]} only": (np.where(is_kept, groups_T, -1), values)
-        for name, (groups_T, values) in found.items()
-    }
+    if recording.token_classes is not None and recording.num_tokens:
+        commonest = int(np.bincount(recording.token_classes).argmax())
+        is_kept_T = recording.token_classes == commonest
+        groups_T = np.where(is_kept_T, label.groups, -1)
+        yield replace(label, only=CLASSES[commonest], groups=groups_T)
 
 
-def _by_record(recording: Recording, values: list[str | None]) -> _Groups:
+def _by_record(recording: Recording, name: str, values: list[str | None]) -> _Split:
     spoken = {
         value
         for value, record in zip(values, recording.records, strict=True)
@@ -164,18 +169,13 @@ def _by_record(recording: Recording, values: list[str | None]) -> _Groups:
     }
     names = tuple(sorted(spoken))
     numbers = {name: number for number, name in enumerate(names)}
-    return _spread(recording, [numbers.get(value or "", -1) for value in values]), names
+    groups_T = _spread(recording, [numbers.get(value or "", -1) for value in values])
+    return _Split(name=name, groups=groups_T, values=names)
 
 
-def _tested(
-    recording: Recording,
-    name: str,
-    groups_T: NDArray[np.int64],
-    values: tuple[str, ...],
-    num_permutations: int,
-    seed: int,
-) -> Axis:
-    counts_GDM, tokens_GD = counted(recording, groups_T, len(values))
+def _tested(recording: Recording, split: _Split, num_permutations: int, seed: int) -> Axis:
+    values = split.values
+    counts_GDM, tokens_GD = counted(recording, split.groups, len(values))
     all_DM, all_tokens_D = counts_GDM.sum(0), tokens_GD.sum(0)
     # Of two groups one mirrors the other: testing both would only double the tests.
     tested = range(1 if len(values) == 2 else len(values))
@@ -202,7 +202,7 @@ def _tested(
         for group in tested
     )
     num_tests = recording.num_layers * recording.num_experts * sum(one is not None for one in found)
-    return Axis(name=name, groups=groups, num_tests=num_tests)
+    return Axis(name=split.name, only=split.only, groups=groups, num_tests=num_tests)
 
 
 def _adjusted(found: list[Difference], recording: Recording) -> list[NDArray[np.float64]]:

@@ -103,6 +103,7 @@ def axes_summary(recording: Recording, axes: tuple[Axis, ...]) -> list[dict[str,
     return [
         {
             "axis": axis.name,
+            "only": axis.only,
             "tests": axis.num_tests,
             "significance": SIGNIFICANCE,
             "smallest_p": axis.smallest_p,
