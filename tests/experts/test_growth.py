@@ -11,6 +11,7 @@ from veche.checkpoint.reader import open_checkpoint, read_tensor
 from veche.core.errors import CheckpointError, InputError
 from veche.core.files import read_json_object, write_json
 from veche.experts.asleep import new_experts
+from veche.experts.folding import folded
 from veche.experts.growth import new_capacity
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
@@ -94,7 +95,10 @@ def test_a_dense_model_made_a_mixture_has_all_experts_but_one_new(tmp_path):
     fields = {"num_experts": 4, "num_experts_per_tok": 2}
     recipe = Recipe(name="up", base=str(base), allow_lossy=True, fields=fields)
     build(make_plan(recipe), base, tmp_path / "grown")
-    assert [layer.experts for layer in new_capacity(tmp_path / "grown").layers] == [(1, 2, 3)] * 3
+    capacity = new_capacity(tmp_path / "grown")
+    assert [layer.experts for layer in capacity.layers] == [(1, 2, 3)] * 3
+    with pytest.raises(InputError, match="base was dense"):
+        folded(document("d", random_routing(experts=4)), capacity)
 
 
 def _copy(grown, tmp_path, change):

@@ -14,6 +14,8 @@ from veche.engines.protocol import Branch, Sampling
 from veche.engines.scripted import ScriptedEngine
 from veche.engines.transformers import create
 from veche.experts.compare import compare
+from veche.experts.folding import folded
+from veche.experts.growth import new_capacity
 from veche.experts.identity import source_of
 from veche.experts.inputs import Item, Message, read_items
 from veche.experts.record import RecordSettings, record, require_readable
@@ -145,11 +147,15 @@ def test_a_dialogue_has_a_record_for_each_answer_given_or_decoded(run, folder, t
     assert found.records[2].num_tokens <= 6
 
 
+WIDER = {"num_attention_heads": 6, "num_key_value_heads": 3, "moe_intermediate_size": 32}
+MORE = {"num_experts": 16, "num_experts_per_tok": 6, "num_hidden_layers": 5}
+
+
+@pytest.mark.parametrize("fields", [WIDER, MORE], ids=["wider", "more experts and layers"])
 def test_growth_that_is_exact_leaves_every_tokens_experts_as_they_were(
-    folder, engine, items, tmp_path
+    folder, engine, tmp_path, fields
 ):
-    fields = {"num_attention_heads": 6, "num_key_value_heads": 3, "moe_intermediate_size": 32}
-    recipe = Recipe(name="wider", base=str(folder), mode="split", allow_lossy=True, fields=fields)
+    recipe = Recipe(name="g", base=str(folder), mode="split", allow_lossy=True, fields=fields)
     build(make_plan(recipe), folder, tmp_path / "grown")
     texts = [
         Item(name=f"t{n}", text=f"the council hears {n} voices, совет слышит") for n in range(6)
@@ -162,11 +168,18 @@ def test_growth_that_is_exact_leaves_every_tokens_experts_as_they_were(
         )  # fmt: skip
     before, after = read_recording(tmp_path / "before"), read_recording(tmp_path / "after")
     assert before.source.identity != after.source.identity
-    found = compare(before, after, num_permutations=99)
+    back = folded(after, new_capacity(tmp_path / "grown"))
+    assert back.source.layers == before.source.layers
+    found = compare(before, back, num_permutations=99)
     assert found.num_same_tokens == before.num_tokens
     assert found.saturation == pytest.approx(1, abs=0.01)
     assert found.js == pytest.approx(0, abs=1e-3)
     assert (found.adjusted > 0.05).all()
+    if fields is MORE:
+        with pytest.raises(InputError, match="no common numbers"):
+            compare(before, after)
+        with pytest.raises(InputError, match="not of this grown model"):
+            folded(before, new_capacity(tmp_path / "grown"))
 
 
 class StoppedHereError(Exception):

@@ -99,6 +99,10 @@ def compare(
     second_voice: Annotated[
         str | None, typer.Option(help="Of SECOND only this voice.", show_default="all")
     ] = None,
+    grown: Annotated[
+        Path | None,
+        typer.Option(help="The grown model of SECOND: read its experts as those they copy."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="An HTML page to write, with a PNG beside it.")
     ] = None,
@@ -107,12 +111,17 @@ def compare(
 ) -> None:
     """Compare two recordings: other roles, other prompts, a model before and after a change."""
     from veche.experts.compare import compare as compare_recordings
+    from veche.experts.folding import folded
+    from veche.experts.growth import new_capacity
     from veche.experts.layer_plots import comparison_png
     from veche.experts.report import comparison_page
     from veche.experts.summary import comparison_summary
 
     language = chosen_language(lang)
-    found = compare_recordings(_recording(first, first_voice), _recording(second, second_voice))
+    later = _recording(second, second_voice)
+    if grown is not None:
+        later = folded(later, new_capacity(grown))
+    found = compare_recordings(_recording(first, first_voice), later)
     summary = comparison_summary(found)
     titles = _title(first, first_voice), _title(second, second_voice)
     written = {}

@@ -104,7 +104,7 @@ def _require_comparable(first: Recording, second: Recording) -> None:
             raise InputError(
                 f"the two have {ours} and {theirs} {name.removeprefix('num_')}, so their experts "
                 "have no common numbers",
-                hint="compare models of equally many layers and experts",
+                hint="of a grown model and its base: --grown FOLDER",
             )
     if not (first.num_tokens and second.num_tokens):
         raise InputError("one of the two recordings has no tokens")

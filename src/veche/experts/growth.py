@@ -43,10 +43,15 @@ class NewCapacity:
     Attributes:
         mode: "zero" (new parts begin silent) or "split" (they begin as twins of old ones).
         layers: every decoder layer, in order.
+        layer_sources: for each layer the base's one that it is, or, if it is new, is a copy of.
+        expert_sources: for each expert the base's one that it is, or is a copy of; empty where the
+            base was dense.
     """
 
     mode: str
     layers: tuple[LayerCapacity, ...]
+    layer_sources: tuple[int, ...] = ()
+    expert_sources: tuple[int, ...] = ()
 
     @property
     def has_experts(self) -> bool:
@@ -86,7 +91,14 @@ def new_capacity(folder: Path) -> NewCapacity:
         news = _after(news, operation)
     layers = tuple(_layer(index, news, spec) for index in range(spec.num_hidden_layers))
     _require_within(path, news, spec)
-    return NewCapacity(mode=record.mode, layers=layers)
+    return NewCapacity(
+        mode=record.mode,
+        layers=layers,
+        layer_sources=news.layer_sources or tuple(range(spec.num_hidden_layers)),
+        expert_sources=()
+        if news.was_dense
+        else news.expert_sources or tuple(range(spec.num_experts)),
+    )
 
 
 class _Parts(BaseModel):
@@ -131,6 +143,9 @@ class _News:
     heads: frozenset[int] = frozenset()
     experts: frozenset[int] = frozenset()
     layers: frozenset[int] = frozenset()
+    layer_sources: tuple[int, ...] = ()
+    expert_sources: tuple[int, ...] = ()
+    was_dense: bool = False
     units: Mapping[MlpWidth, range] = field(default_factory=dict)
 
 
@@ -145,6 +160,9 @@ def _after(news: _News, operation: _Operation) -> _News:
         heads=_moved(news.heads, operation.query_heads),
         experts=_moved(news.experts, operation.experts),
         layers=_moved(news.layers, operation.layers),
+        layer_sources=_traced(news.layer_sources, operation.layers),
+        expert_sources=_traced(news.expert_sources, operation.experts),
+        was_dense=news.was_dense or operation.operation == "upcycle",
         units={**news.units, **_widened(news.units, widths)},
     )
 
@@ -155,6 +173,14 @@ def _moved(before: frozenset[int], parts: _Parts | None) -> frozenset[int]:
         return before
     inherited = (part for part, source in enumerate(parts.source) if source in before)
     return frozenset([*parts.new, *inherited])
+
+
+def _traced(before: tuple[int, ...], parts: _Parts | None) -> tuple[int, ...]:
+    """Return where parts come from in the base; () means that each is still its own."""
+    if parts is None:
+        return before
+    sources = [part if source is None else source for part, source in enumerate(parts.source)]
+    return tuple(before[source] for source in sources) if before else tuple(sources)
 
 
 def _widened(
