@@ -174,10 +174,13 @@ def test_experts_show(veche, asked):
 
 @pytest.mark.parametrize("language", ["en", "ru"])
 def test_experts_report(veche, asked, tmp_path, language):
-    picture = tmp_path / "e.png"
-    done = veche("experts", "report", asked[0], "--out", picture, "--lang", language, "--json")
-    assert done.json["picture"] == str(picture)
-    assert picture.read_bytes().startswith(PNG)
+    page = tmp_path / "e.html"
+    done = veche("experts", "report", asked[0], "--out", page, "--lang", language, "--json")
+    assert done.json["page"] == str(page)
+    assert set(done.json["pictures"]) == {"voices", "layers"}
+    for picture in done.json["pictures"].values():
+        assert Path(picture).read_bytes().startswith(PNG)
+    assert "<html" in page.read_text()
 
 
 def test_gpus(veche):
@@ -248,9 +251,9 @@ class TestForPeople:
 
     def test_experts_and_doctor(self, veche, asked, tmp_path):
         assert "proposer" in veche("experts", "show", asked[0]).out
-        picture = tmp_path / "e.png"
-        assert veche("experts", "report", asked[0], "--out", picture).code == 0
-        assert Path(picture).is_file()
+        page = tmp_path / "e.html"
+        assert veche("experts", "report", asked[0], "--out", page).code == 0
+        assert page.is_file()
         assert "torch" in veche("doctor").out
 
 

@@ -18,7 +18,8 @@ from veche.demo.chain import Chain, Stage
 from veche.demo.report import write_report
 from veche.demo.report_phrases import PHRASES
 from veche.engines.transformers import create
-from veche.experts.plots import plot_routing
+from veche.experts.plots import voices_png
+from veche.experts.recording import recording_of_run
 from veche.experts.summary import summarise
 from veche.launch.profiles import profiles_for
 from veche.planning.planner import make_plan
@@ -76,13 +77,13 @@ def _ask(folder, made):
         settings=CouncilSettings(max_tokens_per_voice=8, early_stop=False),
         transcript=folder / "transcript.jsonl",
     )
-    made["routing"] = result.routing
+    made["routing"] = recording_of_run(result.routing)
     write_json(folder / "ask.json", result.as_dict())
 
 
 def _see(folder, made):
     titles = {voice.name: voice.titles["en"] for voice in default_voices()}
-    plot_routing(folder / "experts.png", made["routing"], titles=titles, language="en")
+    (folder / "experts.png").write_bytes(voices_png(made["routing"], titles))
     write_json(folder / "experts.json", summarise(made["routing"]))
 
 

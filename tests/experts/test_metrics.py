@@ -133,3 +133,119 @@ def test_token_entropy_is_0_when_one_expert_decides_and_1_when_all_weigh_the_sam
     slow = slow_entropy([0.5, 0.25, 0.25]) / math.log(3)
     assert metrics.token_entropy(weights)[:, 0] == pytest.approx([0, 1, slow], abs=1e-6)
     assert metrics.token_entropy(np.ones((2, 1, 1), np.float16)).tolist() == [[0], [0]]
+
+
+@given(routings())
+def test_activation_rates_add_up_to_k(routing):
+    ids, experts = routing
+    counts = metrics.expert_counts(ids, experts)
+    rates = metrics.activation_rate(counts, len(ids))
+    assert rates.sum(-1) == pytest.approx(ids.shape[2])
+    slow = [[row.count(e) for e in range(experts)] for row in ids[:, 0].tolist()]
+    assert rates[0] == pytest.approx(np.mean(slow, 0))
+
+
+def test_places_that_were_not_used_count_for_no_expert():
+    ids = np.array([[[1, 4, 4]], [[0, 1, 4]]], np.uint8)
+    assert metrics.expert_counts(ids, 4).tolist() == [[1, 2, 0, 0]]
+    assert metrics.coactivation(ids, 4)[0, 1].tolist() == [0.5, 1, 0, 0]
+
+
+@given(routings())
+def test_coactivation_equals_a_count_of_token_pairs(routing):
+    ids, experts = routing
+    measured = metrics.coactivation(ids, experts)
+    for layer, first, second in product(range(ids.shape[1]), range(experts), range(experts)):
+        has = [set(token) for token in ids[:, layer].tolist()]
+        own = sum(first in chosen for chosen in has)
+        both = sum(first in chosen and second in chosen for chosen in has)
+        assert measured[layer, first, second] == pytest.approx(both / own if own else 0)
+
+
+def test_coactivation_of_random_routing_meets_its_null():
+    rng = np.random.default_rng(0)
+    ids = rng.random((4000, 1, 16)).argsort(-1)[..., :4].astype(np.uint8)
+    shares = metrics.coactivation(ids, 16)[0]
+    off = shares[~np.eye(16, dtype=bool)]
+    assert off.mean() == pytest.approx(3 / 15, abs=0.002)
+    assert shares.diagonal() == pytest.approx(1)
+
+
+@given(routings(num_voices=1), st.integers(0, 10**6))
+def test_saturation_is_the_share_of_final_experts_that_were_there_already(routing, seed):
+    final, experts = routing
+    rng = np.random.default_rng(seed)
+    early = rng.random((*final.shape[:2], experts)).argsort(-1)[..., : final.shape[2]]
+    for layer, measured in enumerate(metrics.saturation(early, final)):
+        shares = [
+            len(set(before) & set(after)) / len(after)
+            for before, after in zip(
+                early[:, layer].tolist(), final[:, layer].tolist(), strict=True
+            )
+        ]
+        assert measured == pytest.approx(np.mean(shares))
+    assert metrics.saturation(final, final) == pytest.approx(1)
+    assert metrics.saturation(final[..., ::-1], final) == pytest.approx(1)
+
+
+def test_saturation_of_unrelated_checkpoints_is_k_of_e():
+    rng = np.random.default_rng(0)
+    early, final = (rng.random((4000, 2, 16)).argsort(-1)[..., :4] for _ in range(2))
+    assert metrics.saturation(early, final) == pytest.approx(4 / 16, abs=0.01)
+    with pytest.raises(ValueError, match="same tokens"):
+        metrics.saturation(early[:-1], final)
+
+
+def test_mass_margin_and_router_entropy_equal_a_slow_softmax():
+    logits = np.random.default_rng(0).normal(size=(5, 2, 6)).astype(np.float16)
+    for token, layer in product(range(5), range(2)):
+        row = [math.exp(float(x)) for x in logits[token, layer]]
+        probs = sorted((x / sum(row) for x in row), reverse=True)
+        assert metrics.top_k_mass(logits, 2)[token, layer] == pytest.approx(probs[0] + probs[1])
+        assert metrics.top_1_margin(logits)[token, layer] == pytest.approx(probs[0] - probs[1])
+        slow = slow_entropy(probs) / math.log(6)
+        assert metrics.router_entropy(logits)[token, layer] == pytest.approx(slow)
+
+
+def test_a_router_that_knows_nothing_meets_the_nulls():
+    logits = np.zeros((1, 1, 8))
+    assert metrics.top_k_mass(logits, 3).item() == pytest.approx(3 / 8)
+    assert metrics.top_1_margin(logits).item() == 0
+    assert metrics.router_entropy(logits).item() == pytest.approx(1)
+    sure = np.array([[[1e4, 0, 0]]])
+    assert metrics.top_1_margin(sure).item() == metrics.top_k_mass(sure, 1).item() == 1
+
+
+def test_the_null_of_cv_is_what_random_routing_gives():
+    rng = np.random.default_rng(0)
+    ids = rng.random((200, 100, 16)).argsort(-1)[..., :4]
+    measured = metrics.load_cv(metrics.load(metrics.expert_counts(ids, 16)))
+    # √ of a mean square is a little above the mean.
+    assert np.sqrt((measured**2).mean()) == pytest.approx(metrics.expected_cv(200, 4, 16), rel=0.05)
+
+
+class TestTwoWrongWaysToCountTopK:
+    """The worked example of docs/explanation/experts.md: 4 tokens, 4 experts, 2 of them active."""
+
+    IDS = np.array([[[0, 1]], [[0, 1]], [[2, 1]], [[3, 1]]], np.uint8)
+
+    def test_the_load_counts_every_place(self):
+        counts = metrics.expert_counts(self.IDS, 4)
+        assert counts.tolist() == [[2, 4, 1, 1]]
+        assert metrics.load(counts).tolist() == [[0.25, 0.5, 0.125, 0.125]]
+        assert metrics.dead_experts(counts).tolist() == [0]
+        assert metrics.max_violation(metrics.load(counts)) == pytest.approx(1)
+
+    def test_the_argmax_alone_calls_the_busiest_expert_dead(self):
+        first_only = metrics.expert_counts(self.IDS[..., :1], 4)
+        assert first_only.tolist() == [[2, 0, 1, 1]]
+        assert metrics.dead_experts(first_only).tolist() == [1]
+
+    def test_division_by_t_gives_loads_that_add_up_to_k(self):
+        by_tokens = metrics.expert_counts(self.IDS, 4) / len(self.IDS)
+        assert by_tokens.tolist() == [[0.5, 1, 0.25, 0.25]]
+        assert by_tokens.sum() == 2
+        # Beside the null of a load, 1/E, the least used experts would look just as they should.
+        assert by_tokens[0, 2] == 1 / 4
+        # As an activation rate it is right, and its null is k/E.
+        assert metrics.activation_rate(metrics.expert_counts(self.IDS, 4), 4).mean() == 2 / 4

@@ -195,7 +195,7 @@ class TestTheChecksThemselves:
         "line",
         [
             "plan agi --set num_experts_per_tok=8 --lang ru",
-            "experts report run --out e.png",
+            "experts report run --out e.html",
             "--version",
             "build --help",
             "launch agi --gpus 2",

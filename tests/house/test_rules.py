@@ -27,6 +27,7 @@ FRAMEWORKS = {"torch", "transformers", "peft"}
 FRAMEWORK_FOLDERS = {"surgery", "engines", "experts", "roles"}
 FRAMEWORK_FILES = {
     "engines/embedded/attention.py",
+    "experts/balance_loss.py",
     "engines/embedded/branch_state.py",
     "engines/embedded/constraint.py",
     "engines/embedded/decoding.py",
@@ -70,6 +71,8 @@ PHRASE_FILES = {
     "council/voices.py",
     "demo/phrases.py",
     "demo/report_phrases.py",
+    "experts/layer_plots.py",
+    "experts/phrases.py",
     "experts/plots.py",
     "launch/phrases.py",
     "planning/phrases.py",
@@ -317,6 +320,7 @@ def test_every_shipped_recipe_is_described_in_both_languages(recipe):
 DATA = (
     "py.typed",
     "demo/report.html.j2",
+    "experts/report.html.j2",
     "launch/gpus.json",
     "planning/bases/qwen3-30b-a3b-16-experts-128k.json",
     "planning/field_facts.json",

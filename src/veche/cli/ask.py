@@ -30,7 +30,8 @@ def ask(
     from veche.cli.council_view import CouncilView, show_end
     from veche.council.deliberation import deliberate
     from veche.council.settings import CouncilSettings
-    from veche.experts.store import FILE_NAME, save_routing
+    from veche.experts.recording import recording_of_run
+    from veche.experts.store import FILE_NAME, save_recording
     from veche.plugins.registry import load
 
     language = chosen_language(lang)
@@ -53,7 +54,7 @@ def ask(
         if view:
             view.stop()
     if out is not None:
-        save_routing(out / FILE_NAME, result.routing)
+        save_recording(out / FILE_NAME, recording_of_run(result.routing))
     if as_json:
         print_json(result.as_dict())
     else:

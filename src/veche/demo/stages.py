@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from veche.core.errors import VerificationError
-from veche.core.files import read_json_object, sha256_of, write_json
+from veche.core.files import atomic_writer, read_json_object, sha256_of, write_json
 from veche.core.language import Language
 from veche.core.paths import home
 from veche.core.progress import Progress
@@ -187,7 +187,8 @@ class Demo:
     def _ask(self) -> None:
         from veche.council.deliberation import deliberate
         from veche.council.settings import CouncilSettings
-        from veche.experts.store import save_routing
+        from veche.experts.recording import recording_of_run
+        from veche.experts.store import save_recording
         from veche.plugins.registry import load
 
         transcript = self.file("transcript.jsonl")
@@ -201,19 +202,21 @@ class Demo:
             on_token=self.on_token,
             language=self.language,
         )
-        save_routing(self.file("routing.safetensors"), result.routing)
+        recording = recording_of_run(result.routing)
+        save_recording(self.file("routing.safetensors"), recording)
         write_json(self.file("ask.json"), result.as_dict())
 
     def _see(self) -> None:
         from veche.council.voices import default_voices
-        from veche.experts.plots import plot_routing
-        from veche.experts.store import load_routing
+        from veche.experts.plots import voices_png
+        from veche.experts.store import read_recording
         from veche.experts.summary import summarise
 
-        routing = load_routing(self.file("routing.safetensors"))
+        recording = read_recording(self.file("routing.safetensors"))
         titles = {voice.name: voice.titles[self.language] for voice in default_voices()}
-        plot_routing(self.file("experts.png"), routing, titles=titles, language=self.language)
-        write_json(self.file("experts.json"), summarise(routing))
+        with atomic_writer(self.file("experts.png")) as file:
+            file.write(voices_png(recording, titles, self.language))
+        write_json(self.file("experts.json"), summarise(recording))
 
     def _report(self) -> None:
         from veche.demo.report import write_report

@@ -3,22 +3,17 @@
 import math
 import textwrap
 from collections.abc import Mapping
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.core.errors import InputError, MissingExtraError
-from veche.core.files import atomic_writer
+from veche.core.errors import InputError
 from veche.core.language import Language, Phrase
-from veche.engines.protocol import Routing
-from veche.experts.metrics import expert_counts, load
-from veche.experts.summary import overlap_matrix
+from veche.experts.figure import DPI, WIDTH_INCHES, new_figure, png_of
+from veche.experts.recording import Recording
+from veche.experts.summary import load_of, overlap_matrix
 
-_DPI = 130
-_WIDTH_INCHES = 12.0
 _COLUMNS = 3
 _TITLE: Phrase = {
     "en": "Which experts spoke, voice by voice",
@@ -46,44 +41,29 @@ _CAPTION: Phrase = {
 }
 
 
-def plot_routing(
-    path: Path,
-    routing: Mapping[str, Routing],
-    *,
-    titles: Mapping[str, str] | None = None,
-    language: Language = "en",
-) -> None:
-    """Write a PNG, about 1,560 pixels wide.
+def voices_png(recording: Recording, titles: Mapping[str, str], language: Language = "en") -> bytes:
+    """Return a PNG, about 1,560 pixels wide: a heatmap a voice, and the overlap of voices.
 
     Args:
-        path: of the PNG.
-        routing: of each voice, from one model.
+        recording: the tokens of each voice.
         titles: what to call a voice, where not by its name.
         language: of the words in the picture.
 
     Raises:
-        InputError: no voice has a routed token, or they come from different models.
+        InputError: no voice has a routed token.
         MissingExtraError: matplotlib is not installed.
     """
-    spoken = {voice: routed for voice, routed in routing.items() if len(routed.expert_ids)}
-    shapes = {(routed.expert_ids.shape[1:], routed.num_experts) for routed in spoken.values()}
-    if len(shapes) != 1:
-        raise InputError(
-            "there is no routing to draw"
-            if not shapes
-            else "the voices' routings come from different models"
-        )
-    names = {voice: (titles or {}).get(voice, voice) for voice in spoken}
-    picture = _draw(spoken, names, language)
-    with atomic_writer(path) as file:
-        file.write(picture)
+    spoken = recording.by_voice()
+    if not spoken:
+        raise InputError("there is no routing to draw")
+    names = {voice: titles.get(voice, voice) for voice in spoken}
+    return _draw(spoken, names, language)
 
 
-def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> bytes:
-    figure_class = _figure_class()
+def _draw(routing: Mapping[str, Recording], names: Mapping[str, str], language: Language) -> bytes:
     num_panels = len(routing) + 1
     rows = math.ceil(num_panels / _COLUMNS)
-    figure = figure_class(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
+    figure = new_figure(figsize=(WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=DPI)
     figure.suptitle(_TITLE[language], fontsize=16, fontweight="bold")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     image = _heatmaps(axes, routing, names, language)
@@ -97,33 +77,30 @@ def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: La
         label=_SCALE[language],
     )
     any_routing = next(iter(routing.values()))
-    top_k = any_routing.expert_ids.shape[2]
+    top_k = any_routing.top_k
     null = top_k / any_routing.num_experts
     _matrix(axes[len(routing)], overlap_matrix(routing), list(names.values()), null, language)
     for axis in axes[num_panels:]:
         axis.axis("off")
     caption = _CAPTION[language].format(k=top_k, experts=any_routing.num_experts, null=null)
     figure.supxlabel(_wrapped(caption), fontsize=10, color="#444444", ha="center")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png_of(figure)
 
 
 def _heatmaps(
-    axes: Any, routing: Mapping[str, Routing], names: Mapping[str, str], language: Language
+    axes: Any, routing: Mapping[str, Recording], names: Mapping[str, str], language: Language
 ) -> Any:
-    relative = {
-        voice: load(expert_counts(routed.expert_ids, routed.num_experts)) * routed.num_experts
-        for voice, routed in routing.items()
-    }
-    # One scale for all voices; the brightest 1 % of cells may be cut.
+    relative = {voice: load_of(part) * part.num_experts for voice, part in routing.items()}
+    # One scale for all voices; the brightest 1 % of cells may be cut. No load is above E/k.
+    any_part = next(iter(routing.values()))
     top = max(2.0, float(np.quantile(np.concatenate(list(relative.values())), 0.99)))
+    top = min(top, any_part.num_experts / any_part.top_k)
     image = None
     for axis, (voice, load_LE) in zip(axes, relative.items(), strict=False):
         image = axis.imshow(
             load_LE, aspect="auto", cmap="cividis", vmin=0, vmax=top, interpolation="nearest"
         )
-        tokens = len(routing[voice].expert_ids)
+        tokens = routing[voice].num_tokens
         axis.set_title(_VOICE[language].format(voice=_short(names[voice]), tokens=tokens))
         axis.locator_params(integer=True)
         axis.set_xlabel(_EXPERT[language])
@@ -163,18 +140,3 @@ def _wrapped(text: str, width: int = 120) -> str:
 
 def _short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plots") from error
-
-    def make(**options: Any) -> Any:
-        figure = Figure(**options)
-        FigureCanvasAgg(figure)
-        return figure
-
-    return make
