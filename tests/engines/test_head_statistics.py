@@ -21,10 +21,9 @@ OWN_TOKENS = (5, 8, 70)
 """The last is longer than what is attended to at a time."""
 
 MODELS = {
-    "mixtral": (tiny_models.tiny_mixtral, {}),
-    "mixtral with a window": (tiny_models.tiny_mixtral, {"sliding_window": 6}),
-    "qwen3_moe": (tiny_models.tiny_qwen3_moe, {}),
-    "llama": (tiny_models.tiny_llama, {}),
+    "mixtral": tiny_models.tiny_mixtral,
+    "qwen3_moe": tiny_models.tiny_qwen3_moe,
+    "llama": tiny_models.tiny_llama,
 }
 
 
@@ -82,8 +81,7 @@ class Alone:
 
 @pytest.fixture(scope="module", params=MODELS)
 def rows(request, tmp_path_factory):
-    make, changes = MODELS[request.param]
-    folder = make(tmp_path_factory.mktemp("model"), **changes)
+    folder = MODELS[request.param](tmp_path_factory.mktemp("model"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     random = torch.Generator().manual_seed(0)
     trunk = torch.randint(3, tiny_models.VOCAB_SIZE, (TRUNK_TOKENS,), generator=random)
@@ -128,7 +126,6 @@ def batched(rows, layer, num_query_tokens):
         scaling=options["scaling"],
         output_weight=module.o_proj.weight.detach(),
         counts=is_real[:, -num_query_tokens:],
-        window_tokens=options.get("sliding_window"),
     )
 
 
@@ -176,7 +173,6 @@ def test_tokens_read_one_by_one_make_the_same_statistics_as_read_at_once(rows):
                         query_positions=positions[:, chunk],
                         scaling=options["scaling"],
                         output_weight=module.o_proj.weight.detach(),
-                        window_tokens=options.get("sliding_window"),
                     )
                     tap.record(reading)
                 log.add(tap.take()[0])
@@ -185,7 +181,7 @@ def test_tokens_read_one_by_one_make_the_same_statistics_as_read_at_once(rows):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-5)
 
 
-def uniform_reading(num_tokens, **options):
+def uniform_reading(num_tokens):
     keys = torch.zeros(1, 1, num_tokens, 4)
     segment = Segment(
         keys=keys, values=torch.ones_like(keys), positions=torch.arange(num_tokens)[None]
@@ -196,7 +192,6 @@ def uniform_reading(num_tokens, **options):
         query_positions=torch.arange(num_tokens)[None],
         scaling=0.5,
         output_weight=torch.eye(8),
-        **options,
     )
 
 
@@ -207,12 +202,6 @@ def test_a_head_that_looks_everywhere_alike_has_the_entropy_of_a_uniform_distrib
         assert torch.allclose(reading.entropy[0, :, head], (tokens + 1).log(), atol=1e-6)
         assert torch.allclose(reading.distance[0, :, head], tokens / 2, atol=1e-6)
         assert torch.allclose(reading.output_norm[0, :, head], torch.tensor(2.0))
-
-
-def test_a_window_bounds_how_far_a_head_can_look():
-    reading = uniform_reading(10, window_tokens=3)
-    assert reading.entropy.max() == pytest.approx(np.log(3), abs=1e-6)
-    assert reading.distance.max() == pytest.approx(1)
 
 
 def test_a_head_that_adds_nothing_is_like_no_other():

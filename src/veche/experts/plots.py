@@ -3,18 +3,17 @@
 import math
 import textwrap
 from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.core.errors import InputError, MissingExtraError
-from veche.core.files import atomic_writer
+from veche.core.errors import InputError
 from veche.core.language import Language, Phrase
 from veche.engines.protocol import Routing
 from veche.experts.metrics import expert_counts, load
+from veche.experts.picture import new_figure, save_png
 from veche.experts.summary import overlap_matrix
 
 _DPI = 130
@@ -74,16 +73,13 @@ def plot_routing(
             else "the voices' routings come from different models"
         )
     names = {voice: (titles or {}).get(voice, voice) for voice in spoken}
-    picture = _draw(spoken, names, language)
-    with atomic_writer(path) as file:
-        file.write(picture)
+    save_png(_draw(spoken, names, language), path)
 
 
-def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> bytes:
-    figure_class = _figure_class()
+def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> Any:
     num_panels = len(routing) + 1
     rows = math.ceil(num_panels / _COLUMNS)
-    figure = figure_class(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
+    figure = new_figure(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
     figure.suptitle(_TITLE[language], fontsize=16, fontweight="bold")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     image = _heatmaps(axes, routing, names, language)
@@ -104,9 +100,7 @@ def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: La
         axis.axis("off")
     caption = _CAPTION[language].format(k=top_k, experts=any_routing.num_experts, null=null)
     figure.supxlabel(_wrapped(caption), fontsize=10, color="#444444", ha="center")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return figure
 
 
 def _heatmaps(
@@ -163,18 +157,3 @@ def _wrapped(text: str, width: int = 120) -> str:
 
 def _short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
-def _figure_class() -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "plots") from error
-
-    def make(**options: Any) -> Any:
-        figure = Figure(**options)
-        FigureCanvasAgg(figure)
-        return figure
-
-    return make
