@@ -70,6 +70,8 @@ PHRASE_FILES = {
     "council/voices.py",
     "demo/phrases.py",
     "demo/report_phrases.py",
+    "experts/disagreement_plot.py",
+    "experts/head_plots.py",
     "experts/plots.py",
     "launch/phrases.py",
     "planning/phrases.py",

@@ -1,18 +1,23 @@
-"""`veche experts`: which experts spoke, for which voice."""
+"""`veche experts`: which experts spoke, for which voice, what heads did, where voices part."""
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from veche.cli.asleep import asleep
+from veche.cli.disagree import disagree
+from veche.cli.heads import heads
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 experts = typer.Typer(
     name="experts",
-    help="See which experts spoke, for which voice.",
+    help="See which experts spoke, what heads do, what sleeps, where voices part.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+for _command in (heads, asleep, disagree):
+    experts.command()(_command)
 
 RunArgument = Annotated[
     Path, typer.Argument(help="A run's folder (veche ask --out), or its routing.safetensors.")

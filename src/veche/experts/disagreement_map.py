@@ -19,6 +19,7 @@ from veche.engines.protocol import (
     Capability,
     Capture,
     Engine,
+    Sampling,
     Trunk,
     require,
     scoring,
@@ -131,6 +132,12 @@ def disagreement(
     readers = [replace(branch, capture=capture, keep=False) for branch in branches]
     results = scoring(engine).score(trunk, readers, [answer] * len(readers))
     return map_of(results, hidden_layers=hidden_layers, texts_of=texts_of)
+
+
+def first_answer(engine: Engine, trunk: Trunk, branch: Branch, *, max_tokens: int) -> str:
+    """Return what a voice answers, greedily, as a text for all to read."""
+    greedy = replace(branch, sampling=Sampling(max_new_tokens=max_tokens), capture=Capture())
+    return engine.decode(trunk, [greedy])[0].text
 
 
 def map_of(

@@ -33,7 +33,6 @@ _ROUTING: Phrase = {
     "en": "routing layer\n(experts shared)",
     "ru": "слой с выбором\n(общие эксперты)",
 }
-_CKA: Phrase = {"en": "CKA", "ru": "CKA"}
 _CAPTION: Phrase = {
     "en": (
         "Each column is a token of the answer. States and distributions stand just before it, its "
@@ -63,16 +62,19 @@ def plot_disagreement(path: Path, told: DisagreementMap, *, language: Language =
         fontsize=13, fontweight="bold", parse_math=False,
     )  # fmt: skip
     axes = figure.subplots(
-        len(panels), 2, sharex="col", squeeze=False,
-        height_ratios=heights, width_ratios=[width - 1.5, 1.0],
+        len(panels), 3, squeeze=False,
+        height_ratios=heights, width_ratios=[width - 2.2, 0.8, 0.15],
     )  # fmt: skip
-    for (draw, _), (left, right) in zip(panels, axes, strict=True):
-        right.axis("off")
-        draw(figure, left, right, told, language)
-    labels = [shown_text(token, 12) for token in told.tokens]
-    # The right column shares no ticks with the tokens.
-    axes[-1][0].set_xticks(range(num_tokens), labels, rotation=90, fontsize=8, parse_math=False)
-    axes[-1][0].set_xlim(-0.5, num_tokens - 0.5)
+    labels = [shown_text(token.replace(" ", "·"), 12) for token in told.tokens]
+    for row, (draw, _) in enumerate(panels):
+        main = axes[row][0]
+        draw(axes[row], told, language)
+        is_last = row == len(panels) - 1
+        main.set_xticks(
+            range(num_tokens), labels if is_last else [], rotation=90, fontsize=8,
+            parse_math=False,
+        )  # fmt: skip
+        main.set_xlim(-0.5, num_tokens - 0.5)
     figure.supxlabel(_CAPTION[language], fontsize=8, color="#444444", wrap=True)
     save_png(figure, path)
 
@@ -94,51 +96,50 @@ def _height(num_rows: int) -> float:
     return min(6.0, 1.2 + 0.09 * num_rows)
 
 
-def _draw_js(
-    figure: Any, axis: Any, beside: Any, told: DisagreementMap, language: Language
-) -> None:
+def _draw_js(axes: Any, told: DisagreementMap, language: Language) -> None:
+    axis, *rest = axes
+    for unused in rest:
+        unused.axis("off")
     axis.bar(range(len(told.js_bits)), told.js_bits, width=0.9, color="#7a1f2b")
     axis.set_ylim(0, max(0.05, 1.05 * float(told.js_bits.max())))
     axis.set_ylabel(_JS[language])
 
 
-def _draw_surprise(
-    figure: Any, axis: Any, beside: Any, told: DisagreementMap, language: Language
-) -> None:
+def _draw_surprise(axes: Any, told: DisagreementMap, language: Language) -> None:
+    axis, unused, scale = axes
+    unused.axis("off")
     image = _heatmap(axis, told.surprise_nats, "magma", 0.0, max(1.0, _high(told.surprise_nats)))
     names = [shown_text(voice, 18) for voice in told.voices]
     axis.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
-    _scale(figure, image, beside, _SURPRISE[language].replace("\n", " "))
+    _scale(image, scale, _SURPRISE[language].replace("\n", " "))
 
 
-def _draw_hidden(
-    figure: Any, axis: Any, beside: Any, told: DisagreementMap, language: Language
-) -> None:
+def _draw_hidden(axes: Any, told: DisagreementMap, language: Language) -> None:
+    axis, alignment, scale = axes
     values = told.hidden_distance.T
     image = _heatmap(axis, values, "cividis", 0.0, max(0.02, _high(values)))
     axis.set_ylabel(_HIDDEN[language])
     _layer_ticks(axis, [str(layer) for layer in told.hidden_layers])
-    _scale(figure, image, beside, "1 − cos")
-    if not np.isnan(told.cka).all():
-        inset = axis.inset_axes((1.01, 0.0, 0.07, 1.0))
-        inset.barh(range(len(told.cka)), np.nan_to_num(told.cka), height=0.9, color="#30506e")
-        inset.set_ylim(axis.get_ylim())
-        inset.set_xlim(min(0.0, float(np.nanmin(told.cka))), 1.0)
-        inset.set_yticks([])
-        inset.tick_params(labelsize=7)
-        inset.set_title(_CKA[language], fontsize=8)
+    _scale(image, scale, "1 − cos")
+    known = np.nan_to_num(told.cka)
+    alignment.barh(range(len(known)), known, height=0.9, color="#30506e")
+    alignment.set_ylim(axis.get_ylim())
+    alignment.set_xlim(min(0.0, float(known.min())), 1.0)
+    alignment.set_yticks([])
+    alignment.tick_params(labelsize=7)
+    alignment.set_title("CKA", fontsize=8)
 
 
-def _draw_routing(
-    figure: Any, axis: Any, beside: Any, told: DisagreementMap, language: Language
-) -> None:
+def _draw_routing(axes: Any, told: DisagreementMap, language: Language) -> None:
+    axis, unused, scale = axes
+    unused.axis("off")
     if told.routing_overlap is None or told.routing_by_chance is None:
         raise ValueError("there is no routing to draw")
     null = told.routing_by_chance
     image = _heatmap(axis, told.routing_overlap.T, "cividis_r", min(null, 0.99), 1.0)
     axis.set_ylabel(_ROUTING[language])
     _layer_ticks(axis, [str(row) for row in range(told.routing_overlap.shape[1])])
-    _scale(figure, image, beside, _BY_CHANCE[language].format(null=null))
+    _scale(image, scale, _BY_CHANCE[language].format(null=null))
 
 
 def _heatmap(axis: Any, values: Array, colours: str, low: float, high: float) -> Any:
@@ -157,7 +158,7 @@ def _layer_ticks(axis: Any, labels: list[str]) -> None:
     axis.set_yticks(range(0, len(labels), step), labels[::step], fontsize=8)
 
 
-def _scale(figure: Any, image: Any, beside: Any, label: str) -> None:
-    bar = figure.colorbar(image, ax=beside, location="right", fraction=0.3, aspect=12)
+def _scale(image: Any, axis: Any, label: str) -> None:
+    bar = axis.figure.colorbar(image, cax=axis)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)

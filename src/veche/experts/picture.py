@@ -35,7 +35,7 @@ def save_png(figure: Any, path: Path) -> None:
 
 def shown_text(text: str, limit: int) -> str:
     """Return a text as the picture's font can show it: one line, cut to `limit` characters."""
-    visible = text.replace("\n", "⏎").replace("\t", "→").replace(" ", "·")
+    visible = text.replace("\n", "⏎").replace("\t", "→")
     cut = visible if len(visible) <= limit else visible[: limit - 1] + "…"
     known = _font().get_charmap()
     return "".join(letter if ord(letter) in known else "□" for letter in cut)
