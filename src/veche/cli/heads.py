@@ -8,6 +8,9 @@ import typer
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from veche.experts.heads import HeadReport
 
 
@@ -63,10 +66,9 @@ def _show(report: "HeadReport") -> None:
 
     table = Table(show_edge=False, pad_edge=False)
     for column in (
-        "layer", "entropy, nats", "distance, tokens", "output norm", "effective heads",
-        "most alike", "cosine",
+        "layer", "entropy", "distance", "output norm", "effective", "most alike", "cosine",
     ):  # fmt: skip
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for layer, effective in enumerate(report.effective_heads):
         first = int(abs(report.nearest_cosine[layer]).argmax())
         table.add_row(
@@ -74,16 +76,17 @@ def _show(report: "HeadReport") -> None:
             _range(report.entropy[layer]),
             _range(report.distance[layer]),
             _range(report.output_norm[layer]),
-            f"{effective:.1f} of {len(report.entropy[layer])}",
+            f"{effective:.1f} / {len(report.entropy[layer])}",
             f"{first}, {report.nearest[layer, first]}",
             f"{report.nearest_cosine[layer, first]:.2f}",
         )
     stdout.print(table)
-    stdout.print(f"means over {report.num_tokens} tokens; of heads: least – most")
+    stdout.print(
+        f"means over {report.num_tokens} tokens, least – most of the heads; entropy in nats, "
+        "distance in tokens",
+        soft_wrap=True,
+    )
 
 
-def _range(values: object) -> str:
-    from numpy import asarray
-
-    array = asarray(values)
-    return f"{array.min():.2f} – {array.max():.2f}"
+def _range(values: "NDArray[np.float64]") -> str:
+    return f"{values.min():.1f} – {values.max():.1f}"
