@@ -43,7 +43,7 @@ def disagree(
     from veche.checkpoint.config import read_config, spec_of
     from veche.core.files import write_json
     from veche.council import prompts as council_prompts
-    from veche.experts.disagreement_map import disagreement, first_answer
+    from veche.experts.disagreement_map import disagreement
     from veche.experts.disagreement_plot import plot_disagreement
     from veche.plugins.registry import load
     from veche.surgery.loading import load_tokenizer
@@ -56,17 +56,15 @@ def disagree(
         system=council_prompts.system(language), user=council_prompts.question(question, language)
     )
     try:
-        text = answer
-        if text is None:
-            text = first_answer(asked, trunk, branches[0], max_tokens=max_tokens)
         told = disagreement(
-            asked, trunk, branches, text,
+            asked, trunk, branches, answer,
+            max_tokens=max_tokens,
             hidden_layers=range(1, spec.num_hidden_layers + 1),
             texts_of=_texts_of(load_tokenizer(model)),
         )  # fmt: skip
     finally:
         asked.close_trunk(trunk)
-    found = {"question": question, "answer": text, **told.as_dict()}
+    found = {"question": question, **told.as_dict()}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / _JSON_NAME, found)
@@ -74,7 +72,7 @@ def disagree(
     if as_json:
         print_json(found)
     else:
-        _show(told, text, out)
+        _show(told, out)
 
 
 def _tasks(voices: str, prompts: Sequence[str], language: "Language") -> dict[str, str]:
@@ -120,10 +118,10 @@ def _texts_of(tokenizer: Any) -> Any:
     return texts_of
 
 
-def _show(told: "DisagreementMap", answer: str, out: Path | None) -> None:
+def _show(told: "DisagreementMap", out: Path | None) -> None:
     from rich.table import Table
 
-    stdout.print(answer, soft_wrap=True)
+    stdout.print(told.answer, soft_wrap=True)
     stdout.print()
     stdout.print(f"next token, JS: {told.js_bits.mean():.4f} bits on average")
     for voice, surprise in zip(told.voices, told.surprise_nats, strict=True):

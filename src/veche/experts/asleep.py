@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veche.checkpoint.reader import open_checkpoint
+from veche.core.errors import InputError
 from veche.core.progress import Progress, Silent
 from veche.engines.protocol import Routing
 from veche.experts.dormancy import (
@@ -51,6 +52,7 @@ def find_asleep(
 
     Raises:
         CheckpointError: the folder is no grown checkpoint, or is damaged.
+        InputError: the run is of another model.
     """
     capacity = new_capacity(folder)
     weights = LayerWeights(open_checkpoint(folder))
@@ -232,11 +234,22 @@ def _unused(
     layer: LayerCapacity, routing: Mapping[str, Routing] | None, weights: LayerWeights
 ) -> tuple[int, ...] | None:
     """Return the new experts that no token of any voice was sent to."""
-    if not routing or not layer.experts:
+    spoken = [routed for routed in (routing or {}).values() if len(routed.expert_ids)]
+    if not spoken or not layer.experts:
         return None
-    row = sum(weights.spec.is_sparse_layer(other) for other in range(layer.layer))
-    counts = sum(
-        expert_counts(routed.expert_ids[:, row : row + 1], routed.num_experts)[0]
-        for routed in routing.values()
-    )
-    return chosen(layer.experts, np.asarray(counts)[list(layer.experts)] == 0)
+    spec = weights.spec
+    if (spoken[0].num_experts, spoken[0].expert_ids.shape[1]) != (
+        spec.num_experts,
+        spec.num_sparse_layers,
+    ):
+        raise InputError(
+            f"the run is of another model: {spoken[0].num_experts} experts in "
+            f"{spoken[0].expert_ids.shape[1]} layers, not {spec.num_experts} in "
+            f"{spec.num_sparse_layers}",
+            hint="ask the grown model itself: veche ask FOLDER QUESTION --out RUN",
+        )
+    row = sum(spec.is_sparse_layer(other) for other in range(layer.layer))
+    counts = np.zeros(spec.num_experts, np.int64)
+    for routed in spoken:
+        counts += expert_counts(routed.expert_ids[:, row : row + 1], routed.num_experts)[0]
+    return chosen(layer.experts, counts[list(layer.experts)] == 0)

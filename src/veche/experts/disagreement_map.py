@@ -48,6 +48,7 @@ class DisagreementMap:
 
     Attributes:
         voices: who read it.
+        answer: what they read.
         tokens: the text of each token.
         token_ids: the tokens.
         js_bits: [T], Jensen–Shannon divergence of the next-token distributions, in [0, 1] bits.
@@ -61,6 +62,7 @@ class DisagreementMap:
     """
 
     voices: tuple[str, ...]
+    answer: str
     tokens: tuple[str, ...]
     token_ids: tuple[int, ...]
     js_bits: Array
@@ -81,6 +83,7 @@ class DisagreementMap:
         overlap = self.routing_overlap
         return {
             "voices": list(self.voices),
+            "answer": self.answer,
             "tokens": list(self.tokens),
             "token_ids": list(self.token_ids),
             "mean_js_bits": float(self.js_bits.mean()),
@@ -104,8 +107,9 @@ def disagreement(
     engine: Engine,
     trunk: Trunk,
     branches: Sequence[Branch],
-    answer: str,
+    answer: str | None = None,
     *,
+    max_tokens: int = 96,
     hidden_layers: Sequence[int] = (),
     texts_of: TextsOf | None = None,
 ) -> DisagreementMap:
@@ -115,7 +119,8 @@ def disagreement(
         engine: with SCORE and LOGITS; HIDDEN_STATES where layers are given; ROUTING if it can.
         trunk: what all of them have heard.
         branches: two or more voices; what they capture is chosen here.
-        answer: the text that all of them read.
+        answer: the text that all of them read; None is what the first of them answers, greedily.
+        max_tokens: of that answer.
         hidden_layers: whose states are compared; 0 is the embedding, the last the last layer's.
         texts_of: gives tokens their texts; without it they are called by their numbers.
 
@@ -130,14 +135,12 @@ def disagreement(
     require(engine, Capability.LOGITS, *([Capability.HIDDEN_STATES] if hidden_layers else []))
     capture = Capture(logits=True, hidden_layers=tuple(hidden_layers), routing=True)
     readers = [replace(branch, capture=capture, keep=False) for branch in branches]
-    results = scoring(engine).score(trunk, readers, [answer] * len(readers))
+    reader = scoring(engine)
+    if answer is None:
+        speaker = replace(branches[0], sampling=Sampling(max_new_tokens=max_tokens), keep=False)
+        answer = engine.decode(trunk, [speaker])[0].text
+    results = reader.score(trunk, readers, [answer] * len(readers))
     return map_of(results, hidden_layers=hidden_layers, texts_of=texts_of)
-
-
-def first_answer(engine: Engine, trunk: Trunk, branch: Branch, *, max_tokens: int) -> str:
-    """Return what a voice answers, greedily, as a text for all to read."""
-    greedy = replace(branch, sampling=Sampling(max_new_tokens=max_tokens), capture=Capture())
-    return engine.decode(trunk, [greedy])[0].text
 
 
 def map_of(
@@ -162,6 +165,7 @@ def map_of(
     texts = [str(token) for token in token_ids] if texts_of is None else texts_of(token_ids)
     return DisagreementMap(
         voices=tuple(result.voice for result in results),
+        answer=results[0].text,
         tokens=tuple(texts),
         token_ids=token_ids,
         js_bits=js_bits,
