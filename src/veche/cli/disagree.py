@@ -106,7 +106,7 @@ def _branches(tasks: Mapping[str, str]) -> list["Branch"]:
 
 def _texts_of(tokenizer: Any) -> Any:
     """Return a function from tokens to their texts; half a character is shown with its end."""
-    from veche.engines.embedded.detokenizer import Detokenizer
+    from veche.engines.detokenizer import Detokenizer
 
     def texts_of(ids: tuple[int, ...]) -> list[str]:
         pieces = Detokenizer(
