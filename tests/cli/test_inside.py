@@ -24,10 +24,6 @@ class TestAsleep:
         assert table.code == 0
         assert f"{counts['moe_intermediate_size']['new']:,}" in table.out
 
-    def test_a_run_without_new_experts_says_nothing_of_them(self, veche, grown, asked):
-        told = veche("experts", "asleep", grown, "--run", asked[0], "--json").json
-        assert all(layer["experts"]["unused"] is None for layer in told["layers"])
-
     def test_a_folder_that_was_not_grown_is_refused(self, veche, shelf):
         error = refused(veche, "experts", "asleep", shelf / "moe")
         assert error["type"] == "CheckpointError"

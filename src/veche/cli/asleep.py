@@ -13,10 +13,6 @@ if TYPE_CHECKING:
 
 def asleep(
     folder: Annotated[Path, typer.Argument(help="A folder that veche build made.")],
-    run: Annotated[
-        Path | None,
-        typer.Option(help="A run of it (veche ask --out): which new experts were never chosen."),
-    ] = None,
     threshold: Annotated[
         float,
         typer.Option(min=0, help="A part is asleep up to this share of what old parts have."),
@@ -24,14 +20,10 @@ def asleep(
     as_json: JsonOption = False,
 ) -> None:
     """Tell which new heads, units and experts are still silent, or twins of old ones."""
-    from veche.experts.asleep import find_asleep
-    from veche.experts.store import FILE_NAME, load_routing
+    from veche.experts.new_parts import find_asleep
 
-    routing = None
-    if run is not None:
-        routing = load_routing(run / FILE_NAME if run.is_dir() else run)
     progress = None if as_json else TerminalProgress()
-    told = find_asleep(folder, routing=routing, threshold=threshold, progress=progress)
+    told = find_asleep(folder, threshold=threshold, progress=progress)
     if as_json:
         print_json(told.as_dict())
     else:
@@ -53,6 +45,3 @@ def _show(told: "Asleep") -> None:
         awake += [f"expert {expert}" for expert in layer.awake_experts]
         if awake:
             stdout.print(f"layer {layer.layer}: awake: {', '.join(awake)}", soft_wrap=True)
-        if layer.unused_experts:
-            unused = ", ".join(map(str, layer.unused_experts))
-            stdout.print(f"layer {layer.layer}: never chosen: {unused}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`veche experts`: which experts spoke, for which voice, what heads did, where voices part."""
+"""`veche experts`: which experts spoke, for which voice."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,12 +12,10 @@ from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, prin
 
 experts = typer.Typer(
     name="experts",
-    help="See which experts spoke, what heads do, what sleeps, where voices part.",
+    help="See which experts spoke, for which voice.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-for _command in (heads, asleep, disagree):
-    experts.command()(_command)
 
 RunArgument = Annotated[
     Path, typer.Argument(help="A run's folder (veche ask --out), or its routing.safetensors.")
@@ -59,6 +57,10 @@ def report(
         print_json({"picture": str(picture), **summarise(routing)})
     else:
         stdout.print(str(picture), markup=False)
+
+
+for _command in (heads, asleep, disagree):
+    experts.command()(_command)
 
 
 def show_summary(summary: dict[str, Any]) -> None:

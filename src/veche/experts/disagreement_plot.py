@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from veche.core.files import atomic_writer
 from veche.core.language import Language, Phrase
 from veche.experts.disagreement_map import Array, DisagreementMap
-from veche.experts.picture import new_figure, save_png, shown_text
+from veche.experts.figure import new_figure, png_of
+from veche.experts.shown_text import shown_text
 
 _DPI = 110
 _INCHES_A_TOKEN = 0.2
@@ -56,7 +58,7 @@ def plot_disagreement(path: Path, told: DisagreementMap, *, language: Language =
     width = min(_MOST_INCHES, max(10.0, 3.2 + _INCHES_A_TOKEN * num_tokens))
     panels = _panels(told)
     heights = [height for _, height in panels]
-    figure = new_figure(figsize=(width, 1.7 + sum(heights)), dpi=_DPI, layout="constrained")
+    figure = new_figure(figsize=(width, 1.7 + sum(heights)), dpi=_DPI)
     figure.suptitle(
         _TITLE[language].format(voices=shown_text(", ".join(told.voices), 80)),
         fontsize=13, fontweight="bold", parse_math=False,
@@ -76,7 +78,8 @@ def plot_disagreement(path: Path, told: DisagreementMap, *, language: Language =
         )  # fmt: skip
         main.set_xlim(-0.5, num_tokens - 0.5)
     figure.supxlabel(_CAPTION[language], fontsize=8, color="#444444", wrap=True)
-    save_png(figure, path)
+    with atomic_writer(path) as file:
+        file.write(png_of(figure))
 
 
 def _panels(told: DisagreementMap) -> list[tuple[Any, float]]:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from veche.core.files import atomic_writer
 from veche.core.language import Language, Phrase
+from veche.experts.figure import new_figure, png_of
 from veche.experts.heads import HeadReport
-from veche.experts.picture import new_figure, save_png
 
 _DPI = 120
 _TITLE: Phrase = {
@@ -57,7 +58,7 @@ def plot_heads(path: Path, report: HeadReport, *, language: Language = "en") -> 
     """
     num_layers, num_heads = report.entropy.shape
     panel = 1.4 + min(9.0, 0.13 * num_layers)
-    figure = new_figure(figsize=(15.0, 2 * panel + 1.0), dpi=_DPI, layout="constrained")
+    figure = new_figure(figsize=(15.0, 2 * panel + 1.0), dpi=_DPI)
     title = _TITLE[language].format(heads=num_heads, layers=num_layers, tokens=report.num_tokens)
     figure.suptitle(title, fontsize=14, fontweight="bold")
     axes = figure.subplots(2, 3, width_ratios=[4, 4, 2])
@@ -75,7 +76,8 @@ def plot_heads(path: Path, report: HeadReport, *, language: Language = "en") -> 
     _effective(axes[0, 2], report, language)
     axes[1, 2].axis("off")
     figure.supxlabel(_CAPTION[language], fontsize=9, color="#444444")
-    save_png(figure, path)
+    with atomic_writer(path) as file:
+        file.write(png_of(figure))
 
 
 def _heatmap(

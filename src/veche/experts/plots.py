@@ -3,17 +3,18 @@
 import math
 import textwrap
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.core.errors import InputError
+from veche.core.errors import InputError, MissingExtraError
+from veche.core.files import atomic_writer
 from veche.core.language import Language, Phrase
 from veche.engines.protocol import Routing
 from veche.experts.metrics import expert_counts, load
-from veche.experts.picture import new_figure, save_png
 from veche.experts.summary import overlap_matrix
 
 _DPI = 130
@@ -73,13 +74,16 @@ def plot_routing(
             else "the voices' routings come from different models"
         )
     names = {voice: (titles or {}).get(voice, voice) for voice in spoken}
-    save_png(_draw(spoken, names, language), path)
+    picture = _draw(spoken, names, language)
+    with atomic_writer(path) as file:
+        file.write(picture)
 
 
-def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> Any:
+def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> bytes:
+    figure_class = _figure_class()
     num_panels = len(routing) + 1
     rows = math.ceil(num_panels / _COLUMNS)
-    figure = new_figure(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
+    figure = figure_class(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
     figure.suptitle(_TITLE[language], fontsize=16, fontweight="bold")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     image = _heatmaps(axes, routing, names, language)
@@ -100,7 +104,9 @@ def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: La
         axis.axis("off")
     caption = _CAPTION[language].format(k=top_k, experts=any_routing.num_experts, null=null)
     figure.supxlabel(_wrapped(caption), fontsize=10, color="#444444", ha="center")
-    return figure
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _heatmaps(
@@ -157,3 +163,18 @@ def _wrapped(text: str, width: int = 120) -> str:
 
 def _short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _figure_class() -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plots") from error
+
+    def make(**options: Any) -> Any:
+        figure = Figure(**options)
+        FigureCanvasAgg(figure)
+        return figure
+
+    return make

@@ -29,7 +29,6 @@ class LayerStates:
         expert_numbers: of the new experts.
         units: [E, n] of each width that has new units; E is 1 where there is one MLP.
         first_unit: number of the first new unit of each width.
-        unused_experts: new experts that no token was sent to; None where nobody looked.
     """
 
     layer: int
@@ -40,7 +39,6 @@ class LayerStates:
     expert_numbers: tuple[int, ...]
     units: Mapping[MlpWidth, States]
     first_unit: Mapping[MlpWidth, int]
-    unused_experts: tuple[int, ...] | None
 
     @property
     def awake_heads(self) -> tuple[int, ...]:
@@ -62,12 +60,11 @@ class LayerStates:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values; units as counts."""
-        unused = None if self.unused_experts is None else list(self.unused_experts)
         return {
             "layer": self.layer,
             "is_new": self.is_new,
             "heads": _named(self.head_numbers, self.heads),
-            "experts": {**_named(self.expert_numbers, self.experts), "unused": unused},
+            "experts": _named(self.expert_numbers, self.experts),
             "units": {width: counted(states) for width, states in self.units.items()},
         }
 

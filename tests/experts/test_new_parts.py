@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tiny_models import tiny_llama, tiny_mixtral, tiny_qwen2, tiny_qwen3_moe
 
-from veche.core.errors import CheckpointError, InputError
-from veche.engines.protocol import Routing
-from veche.experts.asleep import find_asleep
+from veche.core.errors import CheckpointError
 from veche.experts.dormancy import nearest_distance, relative, squared_distances
+from veche.experts.new_parts import find_asleep
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe
 from veche.surgery.build import build
@@ -167,20 +166,6 @@ def test_a_new_layer_is_asleep_by_the_measure_of_the_old_ones(tmp_path):
             array[:, 16:24] += 0.1
 
     assert find_asleep(trained(folder, tmp_path, change)).layers[0].awake_heads == (2,)
-
-
-def test_experts_that_a_run_never_chose_are_named(tmp_path):
-    folder = grown(tiny_mixtral, {"num_experts": 16}, "zero", tmp_path)
-    ids = np.arange(3 * 2 * 6).reshape(2, 3, 6) % 15
-    run = {"голос": Routing(expert_ids=ids.astype(np.uint16), weights=ids, num_experts=16)}
-    for index, layer in enumerate(find_asleep(folder, routing=run).layers):
-        chosen = set(ids[:, index].ravel().tolist())
-        assert layer.unused_experts == tuple(sorted(set(range(8, 16)) - chosen))
-    silent = {"a": Routing(expert_ids=ids[:0], weights=ids[:0], num_experts=16)}
-    assert find_asleep(folder, routing=silent).layers[0].unused_experts is None
-    other = {"a": Routing(expert_ids=ids, weights=ids, num_experts=8)}
-    with pytest.raises(InputError, match="8 experts in 3 layers, not 16 in 3"):
-        find_asleep(folder, routing=other)
 
 
 def test_a_folder_that_was_not_grown_is_refused(tmp_path):

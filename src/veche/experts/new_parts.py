@@ -1,4 +1,4 @@
-"""Which new heads, hidden units, experts of a grown model are still asleep.
+"""Which new heads, hidden units, experts of a grown model are asleep, by their weights.
 
 Only weights are read, one matrix at a time; no model is loaded.
 
@@ -6,16 +6,14 @@ Shapes: Q query heads, E experts, I hidden units, N new parts, O old parts, K ke
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from veche.checkpoint.reader import open_checkpoint
-from veche.core.errors import InputError
 from veche.core.progress import Progress, Silent
-from veche.engines.protocol import Routing
 from veche.experts.dormancy import (
     AWAKE,
     SILENT,
@@ -29,8 +27,7 @@ from veche.experts.dormancy import (
 )
 from veche.experts.growth import LayerCapacity, MlpWidth, NewCapacity, new_capacity
 from veche.experts.layer_weights import LayerWeights
-from veche.experts.metrics import expert_counts
-from veche.experts.sleep_states import Asleep, LayerStates, States, chosen
+from veche.experts.sleep_states import Asleep, LayerStates, States
 
 _OF_EXPERTS: MlpWidth = "moe_intermediate_size"
 
@@ -38,7 +35,6 @@ _OF_EXPERTS: MlpWidth = "moe_intermediate_size"
 def find_asleep(
     folder: Path,
     *,
-    routing: Mapping[str, Routing] | None = None,
     threshold: float = THRESHOLD,
     progress: Progress | None = None,
 ) -> Asleep:
@@ -46,13 +42,11 @@ def find_asleep(
 
     Args:
         folder: of a checkpoint with growth.json, trained on or not.
-        routing: of a run of this model; new experts that it never chose are named.
         threshold: relative to old parts; see dormancy.THRESHOLD.
         progress: told of each layer.
 
     Raises:
         CheckpointError: the folder is no grown checkpoint, or is damaged.
-        InputError: the run is of another model.
     """
     capacity = new_capacity(folder)
     weights = LayerWeights(open_checkpoint(folder))
@@ -62,7 +56,7 @@ def find_asleep(
     with (progress or Silent()).task("reading new parts", total=len(layers)) as advance:
         for layer in layers:
             judge = _Judge(weights, layer, references, threshold)
-            states.append(judge.states(_unused(layer, routing, weights)))
+            states.append(judge.states())
             advance(1)
     return Asleep(mode=capacity.mode, threshold=threshold, layers=tuple(states))
 
@@ -123,7 +117,7 @@ class _Judge:
             width: weights.unit_output_norms(layer.layer, width) for width in sorted(widths)
         }
 
-    def states(self, unused: tuple[int, ...] | None) -> LayerStates:
+    def states(self) -> LayerStates:
         """Judge heads, experts and units."""
         layer = self._layer
         return LayerStates(
@@ -135,7 +129,6 @@ class _Judge:
             expert_numbers=layer.experts,
             units={width: self._units(width) for width in layer.units},
             first_unit={width: units.start for width, units in layer.units.items()},
-            unused_experts=unused,
         )
 
     def _heads(self) -> States:
@@ -228,28 +221,3 @@ def _states(
     if not silent.all():
         states[~silent] = np.where(distances(~silent) <= threshold, TWIN, AWAKE)
     return states
-
-
-def _unused(
-    layer: LayerCapacity, routing: Mapping[str, Routing] | None, weights: LayerWeights
-) -> tuple[int, ...] | None:
-    """Return the new experts that no token of any voice was sent to."""
-    spoken = [routed for routed in (routing or {}).values() if len(routed.expert_ids)]
-    if not spoken or not layer.experts:
-        return None
-    spec = weights.spec
-    if (spoken[0].num_experts, spoken[0].expert_ids.shape[1]) != (
-        spec.num_experts,
-        spec.num_sparse_layers,
-    ):
-        raise InputError(
-            f"the run is of another model: {spoken[0].num_experts} experts in "
-            f"{spoken[0].expert_ids.shape[1]} layers, not {spec.num_experts} in "
-            f"{spec.num_sparse_layers}",
-            hint="ask the grown model itself: veche ask FOLDER QUESTION --out RUN",
-        )
-    row = sum(spec.is_sparse_layer(other) for other in range(layer.layer))
-    counts = np.zeros(spec.num_experts, np.int64)
-    for routed in spoken:
-        counts += expert_counts(routed.expert_ids[:, row : row + 1], routed.num_experts)[0]
-    return chosen(layer.experts, counts[list(layer.experts)] == 0)
