@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 from tests import tiny_models
+from tests.engines.eager_heads import Alone
 from transformers import AutoModelForCausalLM
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from veche.engines.embedded.head_statistics import (
     HeadLog,
@@ -21,69 +20,15 @@ OWN_TOKENS = (5, 8, 70)
 """The last is longer than what is attended to at a time."""
 
 MODELS = {
-    "mixtral": (tiny_models.tiny_mixtral, {}),
-    "mixtral with a window": (tiny_models.tiny_mixtral, {"sliding_window": 6}),
-    "qwen3_moe": (tiny_models.tiny_qwen3_moe, {}),
-    "llama": (tiny_models.tiny_llama, {}),
+    "mixtral": tiny_models.tiny_mixtral,
+    "qwen3_moe": tiny_models.tiny_qwen3_moe,
+    "llama": tiny_models.tiny_llama,
 }
-
-
-class Alone:
-    """One row without padding: transformers' attention, and the queries, keys, values in it."""
-
-    def __init__(self, model, ids):
-        self.calls = []
-        self.outputs = []
-        self.model = model
-        ALL_ATTENTION_FUNCTIONS.register("watched", self._watch)
-        ALL_MASK_ATTENTION_FUNCTIONS.register("watched", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
-        handles = [
-            layer.self_attn.o_proj.register_forward_hook(
-                lambda module, inputs, output: self.outputs.append(inputs[0])
-            )
-            for layer in model.model.layers
-        ]
-        with torch.inference_mode():
-            model.set_attn_implementation("eager")
-            answer = model(input_ids=ids[None], output_attentions=True, use_cache=False)
-            for handle in handles:
-                handle.remove()
-            model.set_attn_implementation("watched")
-            model(input_ids=ids[None], use_cache=False)
-        self.attentions = answer.attentions
-
-    def _watch(self, module, query, key, value, mask, **options):
-        self.calls.append((module, query, key, value, options))
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
-
-    def expected(self, layer, last):
-        """Return entropy, distance, norm [Q, H] and mean cosine [H, H], token by token."""
-        attention = self.attentions[layer][0].double().numpy()
-        heads, tokens, _ = attention.shape
-        weight = self.calls[layer][0].o_proj.weight.detach().double().numpy()
-        output = self.outputs[layer][0].double().numpy().reshape(tokens, heads, -1)
-        width = output.shape[-1]
-        entropy, distance, norm = (np.zeros((last, heads)) for _ in range(3))
-        cosine = np.zeros((heads, heads))
-        for row, token in enumerate(range(tokens - last, tokens)):
-            added = []
-            for head in range(heads):
-                seen = [(n, p) for n, p in enumerate(attention[head, token]) if p > 0]
-                entropy[row, head] = -sum(p * np.log(p) for _, p in seen)
-                distance[row, head] = sum(p * (token - n) for n, p in seen)
-                norm[row, head] = np.sqrt((output[token, head] ** 2).sum())
-                added.append(weight[:, head * width : (head + 1) * width] @ output[token, head])
-            for one, first in enumerate(added):
-                for two, second in enumerate(added):
-                    lengths = np.linalg.norm(first) * np.linalg.norm(second)
-                    cosine[one, two] += first @ second / lengths / last
-        return entropy, distance, norm, cosine
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def rows(request, tmp_path_factory):
-    make, changes = MODELS[request.param]
-    folder = make(tmp_path_factory.mktemp("model"), **changes)
+    folder = MODELS[request.param](tmp_path_factory.mktemp("model"))
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     random = torch.Generator().manual_seed(0)
     trunk = torch.randint(3, tiny_models.VOCAB_SIZE, (TRUNK_TOKENS,), generator=random)
@@ -128,7 +73,6 @@ def batched(rows, layer, num_query_tokens):
         scaling=options["scaling"],
         output_weight=module.o_proj.weight.detach(),
         counts=is_real[:, -num_query_tokens:],
-        window_tokens=options.get("sliding_window"),
     )
 
 
@@ -176,7 +120,6 @@ def test_tokens_read_one_by_one_make_the_same_statistics_as_read_at_once(rows):
                         query_positions=positions[:, chunk],
                         scaling=options["scaling"],
                         output_weight=module.o_proj.weight.detach(),
-                        window_tokens=options.get("sliding_window"),
                     )
                     tap.record(reading)
                 log.add(tap.take()[0])
@@ -185,7 +128,7 @@ def test_tokens_read_one_by_one_make_the_same_statistics_as_read_at_once(rows):
         assert getattr(first, name) == pytest.approx(getattr(second, name), abs=1e-5)
 
 
-def uniform_reading(num_tokens, **options):
+def uniform_reading(num_tokens):
     keys = torch.zeros(1, 1, num_tokens, 4)
     segment = Segment(
         keys=keys, values=torch.ones_like(keys), positions=torch.arange(num_tokens)[None]
@@ -196,7 +139,6 @@ def uniform_reading(num_tokens, **options):
         query_positions=torch.arange(num_tokens)[None],
         scaling=0.5,
         output_weight=torch.eye(8),
-        **options,
     )
 
 
@@ -207,12 +149,6 @@ def test_a_head_that_looks_everywhere_alike_has_the_entropy_of_a_uniform_distrib
         assert torch.allclose(reading.entropy[0, :, head], (tokens + 1).log(), atol=1e-6)
         assert torch.allclose(reading.distance[0, :, head], tokens / 2, atol=1e-6)
         assert torch.allclose(reading.output_norm[0, :, head], torch.tensor(2.0))
-
-
-def test_a_window_bounds_how_far_a_head_can_look():
-    reading = uniform_reading(10, window_tokens=3)
-    assert reading.entropy.max() == pytest.approx(np.log(3), abs=1e-6)
-    assert reading.distance.max() == pytest.approx(1)
 
 
 def test_a_head_that_adds_nothing_is_like_no_other():

@@ -27,7 +27,6 @@ FRAMEWORKS = {"torch", "transformers", "peft"}
 FRAMEWORK_FOLDERS = {"surgery", "engines", "experts", "roles"}
 FRAMEWORK_FILES = {
     "engines/embedded/attention.py",
-    "experts/balance_loss.py",
     "engines/embedded/branch_state.py",
     "engines/embedded/constraint.py",
     "engines/embedded/decoding.py",
@@ -43,6 +42,7 @@ FRAMEWORK_FILES = {
     "engines/embedded/router_control.py",
     "engines/embedded/sampling.py",
     "engines/embedded/snapshot.py",
+    "experts/balance_loss.py",
     "surgery/carving/carve.py",
     "surgery/carving/check.py",
     "surgery/carving/fit.py",
@@ -73,6 +73,8 @@ PHRASE_FILES = {
     "demo/report_phrases.py",
     "experts/layer_plots.py",
     "experts/phrases.py",
+    "experts/disagreement_plot.py",
+    "experts/head_plots.py",
     "experts/plots.py",
     "launch/phrases.py",
     "planning/phrases.py",

@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from veche.cli.asleep import asleep
+from veche.cli.disagree import disagree
 from veche.cli.experts_record import record
 from veche.cli.experts_view import show_comparison, show_summary
 from veche.cli.experts_watch import watch
+from veche.cli.heads import heads
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
@@ -22,8 +25,8 @@ experts = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
-experts.command()(record)
-experts.command()(watch)
+for _command in (record, watch, heads, asleep, disagree):
+    experts.command()(_command)
 
 RunArgument = Annotated[
     Path,

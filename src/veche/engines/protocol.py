@@ -238,7 +238,8 @@ class HeadStatistics:
         entropy: [T, L, H], of the head's attention over all positions before it, in nats.
         distance: [T, L, H], mean distance of what it attended to, in tokens.
         output_norm: [T, L, H], L2 norm of its output before the output projection.
-        similarity: [L, H, H], cosine of the outputs of two heads, mean over T.
+        similarity: [L, H, H], cosine of what two heads add to the residual stream, mean over T; 0
+            with a head that adds nothing.
     """
 
     entropy: NDArray[np.float32]

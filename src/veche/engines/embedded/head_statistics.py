@@ -64,13 +64,12 @@ def read_heads(
     scaling: float,
     output_weight: torch.Tensor,
     counts: torch.Tensor | None = None,
-    window_tokens: int | None = None,
 ) -> HeadReading:
     """Attend as the layer does, and describe each head.
 
-    a = softmax(scaling · q·k) over the real positions n ≤ the query's own, that are closer to it
-    than `window_tokens`. Sources: attention entropy as in Zhai et al., arXiv 2303.06296; mean
-    attention distance as in Vig and Belinkov, arXiv 1906.04284, section 4.3.
+    a = softmax(scaling · q·k) over the real positions n ≤ the query's own. Sources: attention
+    entropy as in Zhai et al., arXiv 2303.06296; mean attention distance as in Vig and Belinkov,
+    arXiv 1906.04284.
 
     Args:
         query: [B, H, Q, D], after the rotary embedding.
@@ -79,7 +78,6 @@ def read_heads(
         scaling: what q·k is multiplied by.
         output_weight: [M, H · D], of the output projection.
         counts: [B, Q], which query tokens count for the similarity; None is all.
-        window_tokens: of a layer with a sliding window; None is none.
     """
     if counts is None:
         counts = torch.ones_like(query_positions, dtype=torch.bool)
@@ -89,9 +87,7 @@ def read_heads(
     )
     for start in range(0, query.shape[2], _QUERY_TOKENS_AT_ONCE):
         at = slice(start, start + _QUERY_TOKENS_AT_ONCE)
-        attention = _attention(
-            query[:, :, at], segments, query_positions[:, at], scaling, window_tokens
-        )
+        attention = _attention(query[:, :, at], segments, query_positions[:, at], scaling)
         output_BQHD = _outputs(attention, segments).transpose(1, 2)
         parts.append(
             (
@@ -154,16 +150,12 @@ def _attention(
     segments: Sequence[Segment],
     query_positions: torch.Tensor,
     scaling: float,
-    window_tokens: int | None,
 ) -> list[torch.Tensor]:
     """Return the attention [B, H, Q, N] to each segment; together it sums to 1."""
     scores = []
     for segment in segments:
         score_BHQN = scaling * _grouped(query.float(), segment.keys.float().transpose(-1, -2))
-        distance_BQN = _distances(segment, query_positions)
-        is_seen = distance_BQN >= 0
-        if window_tokens is not None:
-            is_seen = is_seen & (distance_BQN < window_tokens)
+        is_seen = _distances(segment, query_positions) >= 0
         if segment.is_real is not None:
             is_seen = is_seen & segment.is_real[:, None]
         # The smallest number, not −∞: a row of padding that sees nothing must not become NaN.

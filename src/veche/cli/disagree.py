@@ -1,0 +1,148 @@
+"""`veche experts disagree`: where voices part while they read the same answer."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
+
+if TYPE_CHECKING:
+    from veche.core.language import Language
+    from veche.engines.protocol import Branch
+    from veche.experts.disagreement_map import DisagreementMap
+
+_JSON_NAME, _PICTURE_NAME = "disagreement.json", "disagreement.png"
+_SHORT = 24
+
+
+def disagree(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    question: Annotated[str, typer.Argument(help="What all voices are asked.")],
+    voices: Annotated[
+        str, typer.Option(help="Voices of the council, by name, with commas between.")
+    ] = "logician,objector",
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--as", help="A voice of your own, by its prompt; may be repeated."),
+    ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option(help="What all of them read.", show_default="what the first one answers"),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of the first voice's answer.")] = 96,
+    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    out: Annotated[
+        Path | None, typer.Option(help=f"Folder for {_JSON_NAME} and {_PICTURE_NAME}.")
+    ] = None,
+    lang: LanguageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let voices read one answer, and map where their states and their next words part."""
+    from veche.checkpoint.config import read_config, spec_of
+    from veche.core.files import write_json
+    from veche.council import prompts as council_prompts
+    from veche.experts.disagreement_map import disagreement
+    from veche.experts.disagreement_plot import plot_disagreement
+    from veche.plugins.registry import load
+    from veche.surgery.loading import load_tokenizer
+
+    language = chosen_language(lang)
+    branches = _branches(_tasks(voices, prompts or (), language))
+    spec = spec_of(read_config(model), where=str(model))
+    asked = load("engines", engine)(model)
+    trunk = asked.open_trunk(
+        system=council_prompts.system(language), user=council_prompts.question(question, language)
+    )
+    try:
+        told = disagreement(
+            asked, trunk, branches, answer,
+            max_tokens=max_tokens,
+            hidden_layers=range(1, spec.num_hidden_layers + 1),
+            texts_of=_texts_of(load_tokenizer(model)),
+        )  # fmt: skip
+    finally:
+        asked.close_trunk(trunk)
+    found = {"question": question, **told.as_dict()}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _JSON_NAME, found)
+        plot_disagreement(out / _PICTURE_NAME, told, language=language)
+    if as_json:
+        print_json(found)
+    else:
+        _show(told, out)
+
+
+def _tasks(voices: str, prompts: Sequence[str], language: "Language") -> dict[str, str]:
+    """Return what each voice is told, by name; the council's voices where no prompt is given."""
+    from veche.core.errors import InputError
+    from veche.council.prompts import draft_task
+    from veche.council.voices import default_voices
+
+    if prompts:
+        return {_named(prompt, number): "\n\n" + prompt for number, prompt in enumerate(prompts, 1)}
+    known = {voice.name: voice for voice in default_voices() if voice.kind != "observer"}
+    chosen = [name.strip() for name in voices.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in known]:
+        raise InputError(
+            f"the council has no voice {unknown[0]!r}",
+            hint=f"--voices takes: {', '.join(known)}; or give prompts: --as TEXT --as TEXT",
+        )
+    return {name: draft_task(known[name].prompts[language], language) for name in chosen}
+
+
+def _named(prompt: str, number: int) -> str:
+    short = prompt if len(prompt) <= _SHORT else prompt[: _SHORT - 1] + "…"
+    return f"{number}: {short}"
+
+
+def _branches(tasks: Mapping[str, str]) -> list["Branch"]:
+    from veche.engines.protocol import Branch
+
+    return [Branch(voice=name, instruction=task) for name, task in tasks.items()]
+
+
+def _texts_of(tokenizer: Any) -> Any:
+    """Return a function from tokens to their texts; half a character is shown with its end."""
+    from veche.engines.detokenizer import Detokenizer
+
+    def texts_of(ids: tuple[int, ...]) -> list[str]:
+        pieces = Detokenizer(
+            lambda some: str(tokenizer.decode(some, clean_up_tokenization_spaces=False))
+        )
+        texts = [pieces.push(token) for token in ids]
+        return [*texts[:-1], texts[-1] + pieces.finish()] if texts else []
+
+    return texts_of
+
+
+def _show(told: "DisagreementMap", out: Path | None) -> None:
+    from rich.table import Table
+
+    stdout.print(told.answer, soft_wrap=True)
+    stdout.print()
+    stdout.print(f"next token, JS: {told.js_bits.mean():.4f} bits on average")
+    for voice, surprise in zip(told.voices, told.surprise_nats, strict=True):
+        stdout.print(f"surprise of {voice}: {surprise.mean():.3f} nats a token")
+    if told.hidden_layers:
+        layer = int(told.hidden_distance.mean(0).argmax())
+        stdout.print(
+            f"states: furthest apart in layer {told.hidden_layers[layer]}: 1 − cos = "
+            f"{told.hidden_distance[:, layer].mean():.4f}, CKA = {told.cka[layer]:.3f}"
+        )
+    if told.routing_overlap is not None and told.routing_by_chance is not None:
+        stdout.print(
+            f"experts in common: {told.routing_overlap.mean():.1%} "
+            f"(by chance {told.routing_by_chance:.1%})"
+        )
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("most disputed", "JS, bits", *(f"surprise of {name}" for name in told.voices)):
+        table.add_column(column, justify="left" if column == "most disputed" else "right")
+    for at in told.most_disputed():
+        surprise = [f"{value:.2f}" for value in told.surprise_nats[:, at]]
+        table.add_row(f"{at}: {told.tokens[at]!r}", f"{told.js_bits[at]:.3f}", *surprise)
+    stdout.print(table)
+    if out is not None:
+        stdout.print(str(out / _PICTURE_NAME))
