@@ -94,7 +94,7 @@ class Bench:
         """Return the milliseconds of one decode step."""
         short = side(_SHORT)
         longer: float = side(_SHORT + self.num_new)
-        return 1e3 * (longer - short) / self.num_new
+        return float(1e3 * (longer - short) / self.num_new)
 
     def token_bytes(self) -> int:
         """Return the bytes that one decoded token has to read."""

@@ -8,7 +8,7 @@ import torch
 
 from veche.core.errors import EngineError, InputError, MissingExtraError
 
-_ONE_LINE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_ONE_LINE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 """As json.dumps writes; where any whitespace is allowed, some models write nothing else."""
 
 
