@@ -182,6 +182,14 @@ def test_growth_that_is_exact_leaves_every_tokens_experts_as_they_were(
             folded(before, new_capacity(tmp_path / "grown"))
 
 
+def test_a_document_that_does_not_fit_is_named_and_the_others_are_kept(run, items, tmp_path):
+    long = Item(name="long", messages=(Message(speaker="user", text="совет " * 400),))
+    with pytest.raises(InputError, match=r"the document with 'совет совет .*context of 512"):
+        run([items[0], long, items[1]])
+    kept = read_recording(tmp_path / "store").records
+    assert [note.document for note in kept] == [items[0].name]
+
+
 class StoppedHereError(Exception):
     pass
 

@@ -14,6 +14,7 @@ from veche.cli.heads import heads
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
+    TerminalProgress,
     chosen_language,
     print_json,
     stdout,
@@ -146,7 +147,7 @@ def _summarised(run: Path, grown: Path | None) -> tuple[dict[str, Any], Any, Any
     from veche.experts.summary import asleep_summary, axes_summary, summarise
 
     recording = _recording(run)
-    axes = specialisation(recording)
+    axes = specialisation(recording, progress=TerminalProgress())
     summary = {**summarise(recording), "axes": axes_summary(recording, axes)}
     if grown is not None:
         summary["asleep"] = asleep_summary(new_experts(recording, new_capacity(grown)))

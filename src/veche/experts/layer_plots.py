@@ -104,14 +104,14 @@ def comparison_png(found: Comparison, language: Language = "en") -> bytes:
     left.set_ylim(bottom=0)
     left.legend(fontsize=8)
     middle.set_title(say["saturation"])
-    middle.set_ylim(0, 1)
+    middle.set_ylim(0, 1.05)
     null = found.first.top_k / found.first.num_experts
     middle.axhline(null, linestyle=":", color="C0", label=say["by_chance"])
     if found.saturation is None:
         middle.text(0.5, 0.5, "–", transform=middle.transAxes, ha="center")
     else:
         middle.plot(layers, found.saturation, marker=".")
-    middle.legend(fontsize=8)
+    middle.legend(fontsize=8, loc="lower right")
     for axis in (left, middle):
         axis.set_xlabel(say["layer"])
         axis.grid(alpha=0.3)
@@ -120,7 +120,9 @@ def comparison_png(found: Comparison, language: Language = "en") -> bytes:
     else:
         title = say["against"].format(value=say["second"], against=say["first"])
         image = _panel(right, found.first, (title, found.experts, found.adjusted), None, say)
-        figure.colorbar(image, ax=right, location="bottom").set_label(say["change"], fontsize=7)
+        bar = figure.colorbar(image, ax=right, location="bottom")
+        bar.set_label(say["change"], fontsize=7)
+        bar.ax.locator_params(axis="x", nbins=4)
     return png_of(figure)
 
 

@@ -37,6 +37,7 @@ _SCHEMA = 1
 _TOKENS_A_FILE = 2048
 """Enough that a file's header weighs little; what a kill can lose at most."""
 _MARGIN_TOKENS = 8
+_SHOWN_LETTERS = 60
 _FIRST_WORD = re.compile(r"\s*\S+")
 
 
@@ -213,8 +214,17 @@ class _Reader:
     def read(self, item: Item) -> Iterator[Recording]:
         """Yield what was recorded of a document: at least one record, maybe without tokens."""
         results = self._text(item.text) if item.text is not None else self._dialogue(item)
-        for voice, result in results:
-            yield self._recording(item, voice, result)
+        try:
+            for voice, result in results:
+                yield self._recording(item, voice, result)
+        except UnsupportedError:
+            raise
+        except InputError as error:
+            begins = (item.text or item.messages[-1].text)[:_SHOWN_LETTERS]
+            raise InputError(
+                f"the document with {begins!r} cannot be recorded: {error.message}",
+                hint="shorten it or leave it out; what was recorded before it is kept",
+            ) from error
 
     def _text(self, text: str) -> Iterator[tuple[str, BranchResult]]:
         """Read a text in pieces; the first word of each is what the rest is read behind."""

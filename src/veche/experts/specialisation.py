@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from veche.core.progress import Progress, Silent
 from veche.experts.recording import Recording
 from veche.experts.significance import (
     NUM_PERMUTATIONS,
@@ -90,10 +91,20 @@ class _Split:
 
 
 def specialisation(
-    recording: Recording, *, num_permutations: int = NUM_PERMUTATIONS, seed: int = 0
+    recording: Recording,
+    *,
+    num_permutations: int = NUM_PERMUTATIONS,
+    seed: int = 0,
+    progress: Progress | None = None,
 ) -> tuple[Axis, ...]:
     """Test every axis that a recording has: each label, its voices, the classes of its tokens."""
-    return tuple(_tested(recording, split, num_permutations, seed) for split in _splits(recording))
+    splits = _splits(recording)
+    found = []
+    with (progress or Silent()).task("test", total=len(splits)) as advance:
+        for split in splits:
+            found.append(_tested(recording, split, num_permutations, seed))
+            advance(1)
+    return tuple(found)
 
 
 def counted(
