@@ -49,7 +49,8 @@ def create(
         )
     if find_spec("openai") is None:
         raise MissingExtraError("openai", "openai")
-    from veche.engines.remote.engine import RemoteEngine, RemoteSettings
+    from veche.engines.remote.engine import RemoteEngine
+    from veche.engines.remote.settings import RemoteSettings
 
     settings = RemoteSettings(
         context_tokens=context_tokens,

@@ -44,7 +44,13 @@ def adapter_model(style: AdapterStyle, form: RequestForm, name: str) -> str:
 
 
 async def load(
-    session: Session, address: Address, style: AdapterStyle, form: RequestForm, *, name: str, folder: Path
+    session: Session,
+    address: Address,
+    style: AdapterStyle,
+    form: RequestForm,
+    *,
+    name: str,
+    folder: Path,
 ) -> None:
     """Load an adapter, and let the model say a token with it.
 

@@ -1,16 +1,18 @@
 """Whether a server obeys a sampling dial, or only lets it pass: found out by what it says."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import openai
 
 from veche.engines.protocol import Sampling
 from veche.engines.remote.probe import say
-from veche.engines.remote.requests import RequestForm
+from veche.engines.remote.requests import RequestForm, answered
 from veche.engines.remote.session import Session
 
 DIALS: Mapping[str, float] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Dials that OpenAI's API does not have, and where each does nothing."""
+Continuation = Literal["refused", "plain", "repeated"]
 _FREE_QUESTION = "Write about anything you like."
 _REPEATED = "Repeat for ever: la la la la la la la la la la la la"
 
@@ -40,7 +42,7 @@ async def obeys(session: Session, form: RequestForm, dial: str) -> bool:
                 for penalty in (1.0, 2.0)
             ]
             return plain != penalised
-        sure = {"top_k": {"top_k": 1}, "min_p": {"min_p": 1.0}}[dial]
+        sure: dict[str, float] = {"top_k": {"top_k": 1}, "min_p": {"min_p": 1.0}}[dial]
         greedy = await _text(session, form, _FREE_QUESTION, 12)
         hot = await _text(session, form, _FREE_QUESTION, 12, temperature=2.0)
         held = await _text(session, form, _FREE_QUESTION, 12, temperature=2.0, **sure)
@@ -49,24 +51,26 @@ async def obeys(session: Session, form: RequestForm, dial: str) -> bool:
     return held == greedy != hot
 
 
-async def goes_on(session: Session, form: RequestForm) -> bool:
-    """Say whether the server goes on with an answer instead of beginning a new one.
+async def continuation(session: Session, form: RequestForm) -> Continuation:
+    """Say what the server does with an answer that is to go on.
 
     A one-token answer that is left open adds exactly one token to the prompt; a closed one adds
-    the markup of its end, too.
+    the markup of its end, too. llama-server says the given part again before it goes on.
     """
-    from veche.engines.remote.requests import answered
-
     question = form.opening("", "Count.")
     sampling = Sampling(max_new_tokens=1)
+    begun = "One council hears every voice"
     try:
         before = await say(session, form, question, sampling)
         behind = await say(session, form, answered(question, "a"), sampling)
+        said = await say(session, form, answered(question, begun), sampling)
     except openai.APIStatusError:
-        return False
+        return "refused"
     if before.usage is None or behind.usage is None:
-        return False
-    return behind.usage.prompt_tokens - before.usage.prompt_tokens == 1
+        return "refused"
+    if behind.usage.prompt_tokens - before.usage.prompt_tokens != 1:
+        return "refused"
+    return "repeated" if said.text.startswith(begun) else "plain"
 
 
 async def _text(

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -15,6 +15,7 @@ from veche.engines.protocol import (
     Capability,
     OnRouting,
     OnToken,
+    Routing,
     Sampling,
     Trunk,
     require,
@@ -22,46 +23,20 @@ from veche.engines.protocol import (
 )
 from veche.engines.remote import adapters
 from veche.engines.remote.address import parse_address
-from veche.engines.remote.dials import DIALS, goes_on, obeys, turned
+from veche.engines.remote.dials import DIALS, Continuation, continuation, obeys, turned
 from veche.engines.remote.failures import StreamDiedError, excerpt
 from veche.engines.remote.markup import as_data
 from veche.engines.remote.probe import probe, say, tokenize_request
 from veche.engines.remote.reply import Bill, Reply
 from veche.engines.remote.requests import Messages, answered, appended, asked
-from veche.engines.remote.session import Server, Session
+from veche.engines.remote.routed_experts import read_routing, router_shape, routing_fields
+from veche.engines.remote.session import Server, Session, all_of
+from veche.engines.remote.settings import RemoteSettings
 from veche.engines.remote.wire import TokenList, read
 
-_POLL_S = 0.02
 _MARKUP_TOKENS = 32  # of a template, around a conversation that the server has not counted
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemoteSettings:
-    """What the user may say of a server; see `veche.engines.openai.create`."""
-
-    context_tokens: int | None = None
-    timeout_s: float = 600.0
-    max_retries: int = 2
-    concurrency: int = 16
-    without: frozenset[str] = frozenset()
-    key_variable: str = "OPENAI_API_KEY"
-
-    def __post_init__(self) -> None:
-        if self.context_tokens is not None and self.context_tokens < 1:
-            raise InputError(f"context_tokens is {self.context_tokens}, below 1")
-        if not 0 < self.timeout_s < float("inf"):
-            raise InputError(f"timeout_s is {self.timeout_s}, not a positive number of seconds")
-        if self.max_retries < 0:
-            raise InputError(f"max_retries is {self.max_retries}, below 0")
-        if self.concurrency < 1:
-            raise InputError(f"concurrency is {self.concurrency}, below 1")
-        if unknown := sorted(self.without - DIALS.keys()):
-            raise InputError(
-                f"without names {', '.join(unknown)}, which is no dial to do without",
-                hint=f"use one of {', '.join(DIALS)}",
-            )
 
 
 class RemoteTrunk:
@@ -94,13 +69,16 @@ class RemoteEngine:
             max_retries=settings.max_retries,
             key_variable=settings.key_variable,
         )
+        self._shape = None if settings.config is None else router_shape(settings.config)
         self._facts = self._server.run(
-            lambda session: probe(session, address, context_tokens=settings.context_tokens)
+            lambda session: probe(
+                session, address, context_tokens=settings.context_tokens, shape=self._shape
+            )
         )
         self.name = f"{excerpt(self._facts.form.model)} at {address.host}"
         self.context_tokens = self._facts.context_tokens
         self._obeyed: dict[str, bool] = {}
-        self._goes_on: bool | None = None
+        self._continuation: Continuation | None = None
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -125,8 +103,9 @@ class RemoteEngine:
         if not system and not user:
             raise InputError("there is nothing to ask: the trunk would be empty")
         self._require_room(self.count_tokens(system) + self.count_tokens(user))
-        trunk = RemoteTrunk(self._facts.form.opening(system, user), 0)
-        self._prefill(trunk, trunk.messages)
+        messages = self._facts.form.opening(system, user)
+        trunk = RemoteTrunk(messages, 0)
+        self._prefill(trunk, messages)
         return trunk
 
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
@@ -154,22 +133,26 @@ class RemoteEngine:
         require_for(self, branches)
         mine = _mine(trunk)
         self._require_dials(branches)
-        self._require_continuation(mine, branches)
         bills = [self._require_branch_room(mine, branch) for branch in branches]
-        replies = [Reply(branch, on_token) for branch in branches]
+        replies = [
+            Reply(branch, on_token, repeated=self._repeated(mine, branch)) for branch in branches
+        ]
 
         async def work(session: Session) -> None:
             gate = asyncio.Semaphore(self._settings.concurrency)
-            await _all([self._answer(session, gate, mine, reply) for reply in replies], cancel)
+            await all_of([self._answer(session, gate, mine, reply) for reply in replies], cancel)
 
         if replies:
             longest = max(branch.sampling.max_new_tokens for branch in branches)
             self._server.run(work, max_new_tokens=longest)
         for reply in replies:
             reply.cancel()
-        return [
+        results = [
             self._result(mine, reply, bill) for reply, bill in zip(replies, bills, strict=True)
         ]
+        if on_routing is not None:
+            _tell(results, on_routing)
+        return results
 
     def close_trunk(self, trunk: Trunk) -> None:
         """Forget the conversation; the server drops its cache when it needs the room."""
@@ -239,6 +222,8 @@ class RemoteEngine:
             json_schema=branch.json_schema,
             model=self._model_of(branch),
         )
+        if branch.capture.routing and self._facts.routing_style is not None:
+            body |= routing_fields(self._facts.routing_style, trunk.num_tokens)
         async with aclosing(session.chunks(body)) as chunks:
             async for chunk in chunks:
                 reply.take(chunk)
@@ -254,11 +239,15 @@ class RemoteEngine:
             bill = reply.bill(estimate)
             prompt = bill.prefilled_tokens + bill.reused_tokens
             kept = RemoteTrunk(messages, prompt + reply.num_tokens)
-        return reply.result(estimate, kept)
+        return reply.result(estimate, routing=self._routing(reply), trunk=kept)
+
+    def _routing(self, reply: Reply) -> Routing | None:
+        style, shape = self._facts.routing_style, self._shape
+        if style is None or shape is None or reply.routed_experts is None:
+            return None
+        return read_routing(reply.routed_experts, style, shape, num_tokens=reply.num_tokens)
 
     def _sampling(self, branch: Branch) -> Sampling:
-        from dataclasses import replace
-
         neutral = {name: DIALS[name] for name in self._settings.without}
         return replace(branch.sampling, **neutral) if neutral else branch.sampling  # type: ignore[arg-type]
 
@@ -280,19 +269,25 @@ class RemoteEngine:
                     hint=f"to ask without it: --engine-option without={dial}",
                 )
 
-    def _require_continuation(self, trunk: RemoteTrunk, branches: Sequence[Branch]) -> None:
-        is_answer = _messages(trunk)[-1].role == "assistant"
-        if not is_answer or all(branch.instruction for branch in branches):
-            return
-        if self._goes_on is None:
-            self._goes_on = self._try(goes_on)
-        if not self._goes_on:
+    def _repeated(self, trunk: RemoteTrunk, branch: Branch) -> str:
+        """Return what the server will say again when the branch goes on with an answer.
+
+        Raises:
+            UnsupportedError: it can't go on with one.
+        """
+        last = _messages(trunk)[-1]
+        if last.role != "assistant" or branch.instruction:
+            return ""
+        if self._continuation is None:
+            self._continuation = self._try(continuation)
+        if self._continuation == "refused":
             raise UnsupportedError(
                 f"{self.name} can't go on with an answer, only begin another",
                 hint="give the branch an instruction: it is then the user's next turn",
             )
+        return last.content if self._continuation == "repeated" else ""
 
-    def _try(self, trial: Callable[..., Awaitable[bool]], *arguments: str) -> bool:
+    def _try(self, trial: Callable[..., Awaitable[Result]], *arguments: str) -> Result:
         form = self._facts.form
         return self._server.run(lambda session: trial(session, form, *arguments))
 
@@ -311,23 +306,12 @@ class RemoteEngine:
             )
 
 
-async def _all(work: Sequence[Awaitable[None]], cancel: Event | None) -> None:
-    """Wait for all work; the first error, or `cancel`, ends the rest and closes it."""
-    tasks = [asyncio.ensure_future(item) for item in work]
-    pending = set(tasks)
-    try:
-        while pending and not (cancel is not None and cancel.is_set()):
-            done, pending = await asyncio.wait(
-                pending,
-                timeout=None if cancel is None else _POLL_S,
-                return_when=asyncio.FIRST_EXCEPTION,
-            )
-            for task in done:
-                task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _tell(results: Sequence[BranchResult], on_routing: OnRouting) -> None:
+    for result in results:
+        routing = result.routing
+        if routing is not None:
+            for ids_Lk, weights_Lk in zip(routing.expert_ids, routing.weights, strict=True):
+                on_routing(result.voice, ids_Lk, weights_Lk)
 
 
 def _mine(trunk: Trunk) -> RemoteTrunk:

@@ -18,7 +18,7 @@ _CONTROL = re.compile(
 def as_data(text: str) -> str:
     """Return `text` with an invisible word joiner inside everything that looks like markup.
 
-    A server renders texts into its chat template and then obeys every control token in it, and no
-    server can be told not to. The families above are covered; text without such markup is unchanged.
+    A server renders texts into its chat template and then obeys every control token in it, and
+    none can be told not to. The families above are covered; other text is unchanged.
     """
     return _CONTROL.sub(lambda found: found[0] + WORD_JOINER, text)

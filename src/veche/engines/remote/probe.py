@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -15,6 +16,12 @@ from veche.engines.remote.address import Address
 from veche.engines.remote.failures import StreamDiedError, excerpt
 from veche.engines.remote.reply import Reply
 from veche.engines.remote.requests import Messages, RequestForm
+from veche.engines.remote.routed_experts import (
+    RouterShape,
+    RoutingStyle,
+    read_routing,
+    routing_fields,
+)
 from veche.engines.remote.session import Session
 from veche.engines.remote.wire import ModelList, ServedModel, TokenList, read
 
@@ -37,6 +44,7 @@ class ServerFacts:
         context_tokens: the longest sequence.
         tokenizes: it counts tokens when asked.
         adapter_style: whose way of loading adapters it has; None is none.
+        routing_style: whose way of returning routed experts it has; None is none.
         capabilities: what was seen to work.
     """
 
@@ -44,13 +52,24 @@ class ServerFacts:
     context_tokens: int
     tokenizes: bool
     adapter_style: AdapterStyle | None
+    routing_style: RoutingStyle | None
     capabilities: frozenset[Capability]
 
 
 async def probe(
-    session: Session, address: Address, *, context_tokens: int | None = None
+    session: Session,
+    address: Address,
+    *,
+    context_tokens: int | None = None,
+    shape: RouterShape | None = None,
 ) -> ServerFacts:
     """Ask a server for its models, then for a few tokens in every way that veche may ask.
+
+    Args:
+        session: to the server.
+        address: where it is, and which model is meant.
+        context_tokens: what the user says of its context.
+        shape: of the model's routers, without which routed experts can't be read.
 
     Raises:
         InputError: it serves several models, or not this one, or hides its context length.
@@ -58,12 +77,13 @@ async def probe(
     """
     listed = await session.get(f"{address.base_url}/models")
     served = _chosen(read(ModelList, listed, host=address.host).data, address)
-    form = await _form(session, served.id)
-    logprobs, held_json, tokenizes, adapter_style = await asyncio.gather(
+    form, tells_ids = await _form(session, served.id)
+    logprobs, held_json, tokenizes, adapter_style, routing_style = await asyncio.gather(
         _tells_logprobs(session, form),
         _holds_json(session, form),
         _tokenizes(session, form, address),
         _adapter_style(session, address),
+        _routing_style(session, form, shape),
     )
     seen = {
         Capability.FORK: True,
@@ -71,12 +91,14 @@ async def probe(
         Capability.LOGPROBS: logprobs,
         Capability.JSON: held_json,
         Capability.ADAPTERS: adapter_style is not None,
+        Capability.ROUTING: routing_style is not None,
     }
     return ServerFacts(
-        form=form,
+        form=replace(form, tells_ids_with_logprobs=logprobs and not tells_ids),
         context_tokens=context_tokens or await _context_tokens(session, address, served),
         tokenizes=tokenizes,
         adapter_style=adapter_style,
+        routing_style=routing_style,
         capabilities=frozenset(capability for capability, is_seen in seen.items() if is_seen),
     )
 
@@ -90,19 +112,17 @@ async def say(
     capture: Capture | None = None,
     json_schema: Any = None,
     model: str | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Reply:
     """Return a small whole answer.
 
     Raises:
         StreamDiedError: it broke off.
     """
-    branch = Branch(
-        voice="probe", instruction="", sampling=sampling, capture=capture or Capture()
-    )
+    branch = Branch(voice="probe", instruction="", sampling=sampling, capture=capture or Capture())
     reply = Reply(branch)
-    body = form.request(
-        messages, sampling, capture=capture, json_schema=json_schema, model=model
-    )
+    body = form.request(messages, sampling, capture=capture, json_schema=json_schema, model=model)
+    body.update(fields or {})
     async with aclosing(session.chunks(body)) as chunks:
         async for chunk in chunks:
             reply.take(chunk)
@@ -130,7 +150,8 @@ def _chosen(served: list[ServedModel], address: Address) -> ServedModel:
             if model.id == address.model:
                 return model
         raise InputError(
-            f"{address.host} serves no model {address.model!r}", hint=f"it serves: {names or 'none'}"
+            f"{address.host} serves no model {address.model!r}",
+            hint=f"it serves: {names or 'none'}",
         )
     if not models:
         raise EngineError(f"{address.host} serves no model")
@@ -142,35 +163,54 @@ def _chosen(served: list[ServedModel], address: Address) -> ServedModel:
     return models[0]
 
 
-async def _form(session: Session, model: str) -> RequestForm:
-    """Find the richest form that the server answers; the first refusal is the one to show."""
+async def _form(session: Session, model: str) -> tuple[RequestForm, bool]:
+    """Find the richest form that the server answers, and whether it tells tokens' numbers.
+
+    Raises:
+        openai.APIStatusError: it answers none; this is why it refused the first.
+    """
     refusal: openai.APIStatusError | None = None
     for takes_system, takes_extras in product((True, False), repeat=2):
         form = RequestForm(model=model, takes_extras=takes_extras, takes_system=takes_system)
         try:
-            await say(session, form, form.opening("Be brief.", "Hello"), Sampling(max_new_tokens=2))
+            opening = form.opening("Be brief.", "Hello")
+            reply = await say(session, form, opening, Sampling(max_new_tokens=2))
         except openai.APIStatusError as error:
             if error.status_code not in (400, 422):
                 raise
             refusal = refusal or error
         else:
-            return form
+            return form, reply.num_tokens > 0 and reply.has_ids
     assert refusal is not None  # noqa: S101 - every round returns, raises or is refused
     raise refusal
 
 
 async def _tells_logprobs(session: Session, form: RequestForm) -> bool:
+    capture = Capture(logprobs=1)
+    sampling = Sampling(max_new_tokens=2)
     try:
-        reply = await say(
-            session,
-            form,
-            form.opening("", "Hello"),
-            Sampling(max_new_tokens=2),
-            capture=Capture(logprobs=1),
-        )
+        reply = await say(session, form, form.opening("", "Hello"), sampling, capture=capture)
         return reply.num_tokens > 0 and reply.logprobs() is not None
     except (openai.APIStatusError, StreamDiedError, EngineError):
         return False
+
+
+async def _routing_style(
+    session: Session, form: RequestForm, shape: RouterShape | None
+) -> RoutingStyle | None:
+    """Ask for routed experts in both ways; what comes must fit the model's shape."""
+    styles: tuple[RoutingStyle, ...] = ("sglang", "vllm")
+    for style in styles if shape is not None and form.takes_extras else ():
+        sampling = Sampling(max_new_tokens=3)
+        fields = routing_fields(style, 0)
+        try:
+            reply = await say(session, form, form.opening("", "Hello"), sampling, fields=fields)
+        except (openai.APIStatusError, StreamDiedError, EngineError):
+            continue
+        if reply.routed_experts is not None and shape is not None:
+            read_routing(reply.routed_experts, style, shape, num_tokens=reply.num_tokens)
+            return style
+    return None
 
 
 async def _holds_json(session: Session, form: RequestForm) -> bool:
@@ -198,26 +238,28 @@ async def _tokenizes(session: Session, form: RequestForm, address: Address) -> b
 
 
 async def _adapter_style(session: Session, address: Address) -> AdapterStyle | None:
-    """Send an empty request to load nothing: a server that has the verb calls it malformed."""
-    if await _is_malformed(session, f"{address.base_url}/load_lora_adapter"):
-        return "vllm"
-    if not await _is_malformed(session, f"{address.root_url}/load_lora_adapter"):
-        return None
-    try:
-        info = await session.get(f"{address.root_url}/server_info")
-    except (openai.APIStatusError, json.JSONDecodeError):
-        return None
-    return "sglang" if isinstance(info, dict) and info.get("enable_lora") is True else None
+    """Ask to load nothing, then what is not there.
+
+    The first refusal says that the verb exists, the second whether it is of use.
+    """
+    styles: dict[AdapterStyle, str] = {"vllm": address.base_url, "sglang": address.root_url}
+    nothing = {"lora_name": "veche-probe", "lora_path": "/veche-probe-of-a-missing-folder"}
+    for style, base in styles.items():
+        status, _ = await _refusal(session, f"{base}/load_lora_adapter", {})
+        if status in (400, 422):
+            _, said = await _refusal(session, f"{base}/load_lora_adapter", nothing)
+            return None if "not enabled" in said else style
+    return None
 
 
-async def _is_malformed(session: Session, url: str) -> bool:
+async def _refusal(session: Session, url: str, body: dict[str, Any]) -> tuple[int, str]:
     try:
-        await session.post(url, {})
+        value = await session.post(url, body, is_retried=False)
     except openai.APIStatusError as error:
-        return error.status_code in (400, 422)
-    except (json.JSONDecodeError, EngineError):
-        return False
-    return False
+        return error.status_code, error.response.text
+    except json.JSONDecodeError:
+        return 200, ""
+    return 200, str(value)
 
 
 async def _context_tokens(session: Session, address: Address, served: ServedModel) -> int:

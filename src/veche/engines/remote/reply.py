@@ -6,9 +6,17 @@ import numpy as np
 
 from veche.core.errors import EngineError
 from veche.engines.embedded.detokenizer import Detokenizer
-from veche.engines.protocol import Branch, BranchResult, FinishReason, Logprobs, OnToken, Trunk
+from veche.engines.protocol import (
+    Branch,
+    BranchResult,
+    FinishReason,
+    Logprobs,
+    OnToken,
+    Routing,
+    Trunk,
+)
 from veche.engines.remote.failures import excerpt
-from veche.engines.remote.wire import ChosenToken, Choice, Chunk, Usage
+from veche.engines.remote.wire import Choice, ChosenToken, Chunk, Usage
 
 UNKNOWN_ID = -1
 """Stands for each decoded token whose number the server doesn't tell."""
@@ -25,14 +33,23 @@ class Bill:
 
 
 class Reply:
-    """What a branch has said so far, and whether it is done."""
+    """What a branch has said so far, and whether it is done.
 
-    def __init__(self, branch: Branch, on_token: OnToken | None = None) -> None:
+    Args:
+        branch: the request.
+        on_token: told of each piece of text.
+        repeated: what the server says again before it goes on; it is left out.
+    """
+
+    def __init__(
+        self, branch: Branch, on_token: OnToken | None = None, *, repeated: str = ""
+    ) -> None:
         self.branch = branch
         self.finish_reason: FinishReason | None = None
         self.usage: Usage | None = None
         self.routed_experts: str | None = None
         self._on_token = on_token
+        self._repeated = repeated
         self._pieces: list[str] = []
         self._detokenizer = Detokenizer(self._joined, branch.sampling.stop)
         self._ids: list[int] = []
@@ -112,7 +129,9 @@ class Reply:
         cached = self.usage.cached_tokens
         return Bill(prefilled_tokens=self.usage.prompt_tokens - cached, reused_tokens=cached)
 
-    def result(self, estimate: Bill, trunk: Trunk | None = None) -> BranchResult:
+    def result(
+        self, estimate: Bill, *, routing: Routing | None = None, trunk: Trunk | None = None
+    ) -> BranchResult:
         """Return what the branch said and what it cost; `trunk` is the branch itself, if kept."""
         assert self.finish_reason is not None  # noqa: S101 - decode() runs until all are done
         bill = self.bill(estimate)
@@ -124,6 +143,7 @@ class Reply:
             finish_reason=self.finish_reason,
             prefilled_tokens=bill.prefilled_tokens,
             reused_tokens=bill.reused_tokens,
+            routing=routing,
             logprobs=self.logprobs(),
             trunk=trunk,
         )
@@ -137,8 +157,9 @@ class Reply:
         delta = choice.delta
         if delta.content or delta.reasoning or delta.reasoning_content or ids:
             self._num_events += 1
-        if delta.content:
-            self._pieces.append(delta.content)
+        self.routed_experts = choice.routed_experts or self.routed_experts
+        if piece := self._without_repeated(delta.content or ""):
+            self._pieces.append(piece)
             self._show(self._detokenizer.push(len(self._pieces) - 1))
         if self._detokenizer.is_stopped:
             self._finish("stop")
@@ -150,6 +171,14 @@ class Reply:
                     hint="see the server's log",
                 )
             self._finish(_REASONS[choice.finish_reason])
+
+    def _without_repeated(self, piece: str) -> str:
+        if not self._repeated:
+            return piece
+        common, self._repeated = self._repeated[: len(piece)], self._repeated[len(piece) :]
+        if not piece.startswith(common):
+            raise EngineError("the server does not go on with the answer that it was given")
+        return piece[len(common) :]
 
     def _require_bounded(self) -> None:
         limit = self.branch.sampling.max_new_tokens

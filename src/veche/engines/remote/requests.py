@@ -29,11 +29,13 @@ class RequestForm:
         model: the name it serves.
         takes_extras: it takes fields that OpenAI's own API does not have; else it refuses them.
         takes_system: its chat template has a system role; else that text goes before the user's.
+        tells_ids_with_logprobs: it tells tokens' numbers only beside their log-probabilities.
     """
 
     model: str
     takes_extras: bool = True
     takes_system: bool = True
+    tells_ids_with_logprobs: bool = False
 
     def opening(self, system: str, user: str) -> Messages:
         """Begin a conversation whose user turn is open."""
@@ -71,9 +73,10 @@ class RequestForm:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
-        if capture is not None and capture.logprobs is not None:
+        num_likeliest = None if capture is None else capture.logprobs
+        if num_likeliest is not None or self.tells_ids_with_logprobs:
             # llama-server takes 0 likeliest tokens for none at all
-            body |= {"logprobs": True, "top_logprobs": max(1, capture.logprobs)}
+            body |= {"logprobs": True, "top_logprobs": max(1, num_likeliest or 0)}
         if json_schema is not None:
             body["response_format"] = _response_format(json_schema)
         if self.takes_extras:
@@ -112,7 +115,7 @@ def _extras(sampling: Sampling) -> dict[str, Any]:
         "min_p": sampling.min_p,
         "repetition_penalty": sampling.repetition_penalty,  # vLLM, SGLang
         "repeat_penalty": sampling.repetition_penalty,  # llama-server
-        "repeat_last_n": -1,
+        "repeat_last_n": sampling.max_new_tokens,
         "chat_template_kwargs": {"enable_thinking": False},
         "return_token_ids": True,  # vLLM
         "return_tokens_as_token_ids": True,

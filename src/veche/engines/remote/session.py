@@ -3,8 +3,10 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from threading import Event
 from typing import Any, TypeVar
 
 import httpx2
@@ -19,6 +21,7 @@ from veche.engines.remote.wire import Chunk, read
 _CONNECT_TIMEOUT_S = 10.0
 _BASE_LIMIT_BYTES = 16 << 20
 _LIMIT_BYTES_PER_TOKEN = 64 << 10
+_POLL_S = 0.02
 _END = object()
 
 Result = TypeVar("Result")
@@ -37,13 +40,24 @@ class Session:
         async with asyncio.timeout(self._timeout_s):
             return await self._client.get(url, cast_to=object)
 
-    async def post(self, url: str, body: Mapping[str, Any]) -> Any:
+    async def post(self, url: str, body: Mapping[str, Any], *, is_retried: bool = True) -> Any:
         """Return the answer to a JSON request, JSON or text."""
+        client = self._client if is_retried else self._client.with_options(max_retries=0)
         async with asyncio.timeout(self._timeout_s):
-            return await self._client.post(url, cast_to=object, body=body)
+            return await client.post(url, cast_to=object, body=body)
 
     async def chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
-        """Yield a chat completion's events; close the generator, and its connection is closed.
+        """Yield a chat completion's events; one that is no stream is one event."""
+        if not body["stream"]:
+            value = await self.post("/chat/completions", body)
+            yield read(Chunk, value, host=self._host)
+            return
+        async with aclosing(self._events(body)) as events:
+            async for chunk in events:
+                yield chunk
+
+    async def _events(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+        """Yield a stream's events; close the generator, and its connection is closed.
 
         NOTE: the deadline moves when something came that is part of the answer. Comments, empty
         events and single bytes keep no one waiting longer.
@@ -133,6 +147,25 @@ class Server:
                 trust_env=False,
             ),
         )
+
+
+async def all_of(work: Sequence[Awaitable[None]], cancel: Event | None) -> None:
+    """Wait for all work; the first error, or `cancel`, ends the rest and closes it."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    pending = set(tasks)
+    try:
+        while pending and not (cancel is not None and cancel.is_set()):
+            done, pending = await asyncio.wait(
+                pending,
+                timeout=None if cancel is None else _POLL_S,
+                return_when=asyncio.FIRST_EXCEPTION,
+            )
+            for task in done:
+                task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _next(stream: openai.AsyncStream[object]) -> object:

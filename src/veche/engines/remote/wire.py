@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from veche.core.errors import EngineError
 
@@ -50,13 +50,14 @@ class Delta(_Message):
 
 
 class Choice(_Message):
-    """One answer's share of an event."""
+    """One answer's share of an event; in an answer that is no stream it is called `message`."""
 
     index: int = 0
-    delta: Delta = Field(default_factory=Delta)
+    delta: Delta = Field(default_factory=Delta, validation_alias=AliasChoices("delta", "message"))
     finish_reason: str | None = None
     logprobs: TokenLogprobs | None = None
     token_ids: list[int] | None = None
+    routed_experts: str | None = None
 
 
 class PromptDetails(_Message):
