@@ -42,6 +42,7 @@ class Kind:
     json: bool = True
     routing: str = ""
     lora: str = ""  # "yes", "off" (the verb is there, and of no use)
+    is_website: bool = False
 
 
 VLLM = Kind(name="vllm", ids="choices", tokenize="prompt", continues="plain")
@@ -101,7 +102,7 @@ def logprobs_of(logits):
 def answer_ids(kind, body):
     """Decode as the request says: yields (id, log-probabilities of all)."""
     words, seen = prompt_words(kind, body), []
-    randoms = random.Random(body.get("seed", 0))
+    randoms = random.Random(body.get("seed", 0))  # noqa: S311 - no secret
     for _ in range(body["max_tokens"]):
         logits = logits_of(words, body["model"])
         if words[-1] == "<assistant>":
@@ -190,7 +191,9 @@ class Handler(BaseHTTPRequestHandler):
         served = self.server.served
         served.headers.append(dict(self.headers))
         kind = served.kind
-        if self.path == "/v1/models":
+        if kind.is_website:
+            self.say(b"<html>welcome</html>", kind="text/html")
+        elif self.path == "/v1/models":
             entries = [{"id": name} for name in served.models]
             if kind.context_in == "models":
                 entries = [entry | {"max_model_len": CONTEXT} for entry in entries]
@@ -245,20 +248,26 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.say({"error": {"message": "no such adapter"}}, 404)
 
-    def complete(self, body):
+    def refusal(self, body, words):
         served = self.server.served
         kind = served.kind
         known = [*served.models, *served.adapters]
         known += [f"{model}:{name}" for model in served.models for name in served.adapters]
         if body["model"] not in known:
-            return self.say({"error": {"message": f"no model {body['model']}"}}, 404)
+            return f"no model {body['model']}"
         if not kind.system_role and body["messages"][0]["role"] == "system":
-            return self.say({"error": {"message": "System role not supported"}}, 400)
+            return "System role not supported"
         if kind.refuses_extras and "top_k" in body:
-            return self.say({"error": {"message": "Unrecognized argument: top_k"}}, 400)
+            return "Unrecognized argument: top_k"
+        return "the context is too short" if len(words) + body["max_tokens"] > CONTEXT else ""
+
+    def complete(self, body):
+        served = self.server.served
+        kind = served.kind
         words = prompt_words(kind, body)
-        if len(words) + body["max_tokens"] > CONTEXT:
-            return self.say({"error": {"message": "the context is too short"}}, 400)
+        if refusal := self.refusal(body, words):
+            self.say({"error": {"message": refusal}}, 400)
+            return
         choices = list(self.choices(body))
         usage = {
             "prompt_tokens": len(words),
@@ -268,10 +277,15 @@ class Handler(BaseHTTPRequestHandler):
             if kind.cached:
                 usage["prompt_tokens_details"] = {"cached_tokens": _common(served.prompts, words)}
             served.prompts.append(words)
-        last = {"choices": []} | ({"usage": usage} if kind.usage else {})
         num_rows = len(words) + usage["completion_tokens"] - 1
-        if not body["stream"]:
-            return self.whole(body, choices, usage, num_rows)
+        if body["stream"]:
+            self.streamed(body, choices, usage, num_rows)
+        else:
+            self.whole(body, choices, usage, num_rows)
+
+    def streamed(self, body, choices, usage, num_rows):
+        kind = self.server.served.kind
+        last = {"choices": []} | ({"usage": usage} if kind.usage else {})
         if kind.routing == "sglang" and body.get("return_routed_experts"):
             start = body["routed_experts_start_len"]
             rows = routed(num_rows)[start:].astype("<i4").tobytes()

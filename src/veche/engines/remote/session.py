@@ -14,8 +14,8 @@ import openai
 
 from veche.core.errors import EngineError, InputError
 from veche.engines.remote.address import Address
-from veche.engines.remote.bounded_transport import BoundedTransport
-from veche.engines.remote.failures import StreamDiedError, as_engine_errors
+from veche.engines.remote.failures import StreamDiedError, as_engine_errors, excerpt
+from veche.engines.remote.guarded_transport import GuardedTransport, is_event_stream
 from veche.engines.remote.wire import Chunk, read
 
 _CONNECT_TIMEOUT_S = 10.0
@@ -37,14 +37,12 @@ class Session:
 
     async def get(self, url: str) -> Any:
         """Return the JSON value at `url`."""
-        async with asyncio.timeout(self._timeout_s):
-            return await self._client.get(url, cast_to=object)
+        return await self._client.get(url, cast_to=object)
 
     async def post(self, url: str, body: Mapping[str, Any], *, is_retried: bool = True) -> Any:
         """Return the answer to a JSON request, JSON or text."""
         client = self._client if is_retried else self._client.with_options(max_retries=0)
-        async with asyncio.timeout(self._timeout_s):
-            return await client.post(url, cast_to=object, body=body)
+        return await client.post(url, cast_to=object, body=body)
 
     async def chunks(self, body: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
         """Yield a chat completion's events; one that is no stream is one event."""
@@ -65,15 +63,14 @@ class Session:
         Raises:
             StreamDiedError: the stream broke after it had begun.
         """
+        stream = await self._client.post(
+            "/chat/completions",
+            cast_to=object,
+            body=body,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
         deadline = self._deadline()
-        async with asyncio.timeout_at(deadline):
-            stream = await self._client.post(
-                "/chat/completions",
-                cast_to=object,
-                body=body,
-                stream=True,
-                stream_cls=openai.AsyncStream[object],
-            )
         async with stream:
             _require_events(stream.response, self._host)
             while True:
@@ -133,8 +130,12 @@ class Server:
 
     def _client(self, limit_bytes: int) -> openai.AsyncOpenAI:
         url = self.address.base_url
-        transport = BoundedTransport(
-            url, key=self._key, limit_bytes=limit_bytes, verify=self._verify
+        transport = GuardedTransport(
+            url,
+            key=self._key,
+            timeout_s=self._timeout_s,
+            limit_bytes=limit_bytes,
+            verify=self._verify,
         )
         return openai.AsyncOpenAI(
             api_key="in the transport",
@@ -182,10 +183,10 @@ def _brings(choice: Any) -> bool:
 
 
 def _require_events(response: httpx2.Response, host: str) -> None:
-    kind = response.headers.get("content-type", "nothing").partition(";")[0].strip().lower()
-    if kind != "text/event-stream":
+    if not is_event_stream(response):
+        kind = excerpt(response.headers.get("content-type", "nothing"))
         raise EngineError(
-            f"{host} answers with {kind[:80]!r} instead of a stream of events",
+            f"{host} answers with {kind!r} instead of a stream of events",
             hint="check the address: it mostly ends in /v1",
         )
 
