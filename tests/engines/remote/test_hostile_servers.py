@@ -13,7 +13,7 @@ from veche.engines.openai import create
 from veche.engines.protocol import Branch, Sampling
 
 KEY = "sk-veche-secret-0123456789"
-TIMEOUT_S = 0.4
+TIMEOUT_S = 1.0
 
 
 def _sockets():
