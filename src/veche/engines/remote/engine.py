@@ -203,15 +203,23 @@ class RemoteEngine:
                 try:
                     await self._stream(session, trunk, reply)
                 except StreamDiedError as error:
-                    if reply.num_tokens == 0 and has_another_try:
+                    if reply.num_tokens == 0 and not error.is_told and has_another_try:
                         continue
-                    raise EngineError(
-                        f"{self._address.host} died in the middle of an answer, after "
-                        f"{reply.num_tokens} tokens of voice {reply.branch.voice!r}: "
-                        f"{excerpt(error)}",
-                        hint="nothing of this batch is kept: see the server's log, and ask again",
-                    ) from error
+                    raise self._died(reply, error) from error
                 return
+
+    def _died(self, reply: Reply, error: StreamDiedError) -> EngineError:
+        voice, host = reply.branch.voice, self._address.host
+        what = (
+            f"{host} died in the middle of an answer, after {reply.num_tokens} tokens of voice "
+            f"{voice!r}"
+            if reply.num_tokens
+            else f"{host} gave no answer to voice {voice!r}"
+        )
+        return EngineError(
+            f"{what}: {excerpt(error)}",
+            hint="nothing of this batch is kept: see the server's log, and ask again",
+        )
 
     async def _stream(self, session: Session, trunk: RemoteTrunk, reply: Reply) -> None:
         branch = reply.branch

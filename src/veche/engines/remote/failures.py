@@ -12,7 +12,15 @@ _MAX_EXCERPT = 300
 
 
 class StreamDiedError(Exception):
-    """An answer's stream ended, or broke, before the answer did."""
+    """An answer's stream ended, or broke, before the answer did.
+
+    Attributes:
+        is_told: the server itself says why: to ask again would not help.
+    """
+
+    def __init__(self, why: str, *, is_told: bool = False) -> None:
+        super().__init__(why)
+        self.is_told = is_told
 
 
 def excerpt(text: object) -> str:

@@ -172,8 +172,10 @@ async def all_of(work: Sequence[Awaitable[None]], cancel: Event | None) -> None:
 async def _next(stream: openai.AsyncStream[object]) -> object:
     try:
         return await anext(stream, _END)
-    except openai.APIError as error:
+    except openai.APIConnectionError as error:
         raise StreamDiedError(str(error.__cause__ or error.message)) from error
+    except openai.APIError as error:
+        raise StreamDiedError(error.message, is_told=True) from error
 
 
 def _brings(choice: Any) -> bool:
