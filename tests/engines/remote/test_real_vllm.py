@@ -6,18 +6,14 @@
 import json
 import math
 import os
-import signal
-import socket
-import subprocess
-import time
 import urllib.request
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from tests import tiny_models
+from tests.engines.remote.real_server import SYSTEM, TASKS, USER, kill, reference, running
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from veche.core.errors import EngineError
@@ -33,61 +29,21 @@ SHAPE = {
     "max_position_embeddings": 2048,
 }  # fmt: skip
 BLOCK_TOKENS = 128  # of vLLM's cache on a CPU
-SYSTEM = "the council hears every voice"
-USER = " ".join(["the answer is four and the council hears every voice"] * 12)
-TASKS = [" draft an answer", " object to the answer", " hear the voice"]
 RANK, ALPHA = 4, 16
 
 
-@contextmanager
 def vllm(folder, *flags):
     """Serve a model until the block ends; yields the address and the process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    environment = {
-        **kept,
-        "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
     command = [
-        f"{HOME}/bin/vllm", "serve", str(folder), "--host", "127.0.0.1", "--port", str(port),
+        f"{HOME}/bin/vllm", "serve", str(folder), "--host", "127.0.0.1",
         "--served-model-name", "tiny", "--dtype", "float32", "--max-model-len", "1024",
         "--enforce-eager", "--enable-prefix-caching", "--enable-prompt-tokens-details", *flags,
     ]  # fmt: skip
-    log = folder / "vllm.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, env=environment, stdout=out, stderr=out, start_new_session=True
-        )
-    try:
-        _wait_for(port, process, log)
-        yield f"http://127.0.0.1:{port}/v1", process
-    finally:
-        _kill(process)
-
-
-def _kill(process):
-    """Kill the server and its workers."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        assert process.poll() is not None
-    process.wait()
-
-
-def _wait_for(port, process, log):
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text(errors="replace")[-3000:]
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(log.read_text(errors="replace")[-3000:])
+    return running(
+        command, folder / "vllm.log", VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1",
+        VLLM_NO_USAGE_STATS="1", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
+        VLLM_CPU_OMP_THREADS_BIND="nobind", OMP_NUM_THREADS="1",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["tiny_qwen3_moe", "tiny_llama"])
@@ -101,19 +57,6 @@ def pair(request, tmp_path_factory):
 def branches(num_tokens=16, **more):
     sampling = Sampling(max_new_tokens=num_tokens)
     return [Branch(voice=task, instruction=task, sampling=sampling, **more) for task in TASKS]
-
-
-def reference(model, tokenizer, task, token_ids):
-    """Log-probabilities [T, V] of an answer's tokens, by one plain forward pass."""
-    prompt = tokenizer.apply_chat_template(
-        [{"role": "system", "content": SYSTEM}, {"role": "user", "content": USER + task}],
-        tokenize=False,
-        add_generation_prompt=True,
-    )
-    ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    with torch.inference_mode():
-        logits = model(torch.tensor([[*ids, *token_ids]])).logits[0, len(ids) - 1 : -1]
-    return torch.log_softmax(logits.double(), -1)
 
 
 def test_it_says_the_tokens_that_the_embedded_engine_says(pair):
@@ -260,7 +203,7 @@ def test_a_server_that_is_killed_in_mid_stream_gives_one_clear_error(tmp_path):
         def hear(voice, piece):
             heard.append(piece)
             if len(heard) == 5:
-                _kill(process)
+                kill(process)
 
         long = [
             Branch(voice=str(seed), instruction="", sampling=Sampling(
