@@ -7,6 +7,7 @@ from typing import Any
 import openai
 
 from veche.core.errors import EngineError, InputError
+from veche.core.files import sha256_of
 from veche.engines.protocol import Sampling
 from veche.engines.remote.address import Address
 from veche.engines.remote.failures import StreamDiedError
@@ -18,7 +19,7 @@ _FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def content_hash(folder: Path) -> str:
-    """Return the SHA-256 of a PEFT folder's configuration and weights.
+    """Return the SHA-256 of a PEFT folder's configuration and weights, as every engine does.
 
     Raises:
         InputError: one of the two files is missing.
@@ -31,10 +32,7 @@ def content_hash(folder: Path) -> str:
                 f"{folder} is no PEFT adapter: {name} is missing",
                 hint="the folder must be seen under the same path from here and from the server",
             )
-        digest.update(f"{name} {file.stat().st_size}\n".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        digest.update(f"{name}\0{sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

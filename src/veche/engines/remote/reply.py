@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from veche.core.errors import EngineError
-from veche.engines.embedded.detokenizer import Detokenizer
+from veche.engines.detokenizer import Detokenizer
 from veche.engines.protocol import (
     Branch,
     BranchResult,
