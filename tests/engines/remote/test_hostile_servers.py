@@ -191,6 +191,15 @@ def test_a_server_that_starts_and_dies_at_its_first_request_is_noticed_at_creati
             create(found.url, max_retries=0)
 
 
+def test_a_server_that_reports_its_own_death_at_the_first_request_is_noticed_too():
+    """As vLLM does on a CPU with a mixture of experts and --enable-lora."""
+    with serving(VLLM) as found:
+        found.faults.append(sends('data: {"error": {"message": "EngineCore died"}}\n\n'))
+        with pytest.raises(EngineError, match="failed: EngineCore died") as caught:
+            create(found.url)
+        assert "log" in caught.value.hint
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
@@ -441,4 +450,5 @@ def test_an_error_of_the_listener_ends_all(served, kind):
 
     with pytest.raises(kind, match="enough"):
         ask(served, voices=2, on_token=hear)
+    served.faults.clear()
     assert ask(served)[0].text

@@ -44,7 +44,9 @@ def as_engine_errors(host: str, *, timeout_s: float, key: str | None) -> Iterato
             hint="is the server running, and is the address right?",
         ) from error
     except (openai.APIError, StreamDiedError) as error:
-        raise EngineError(f"{host} failed: {_hidden(excerpt(error), key)}") from error
+        raise EngineError(
+            f"{host} failed: {_hidden(excerpt(error), key)}", hint="see the server's log"
+        ) from error
     except TimeoutError as error:
         raise EngineError(
             f"{host} was silent for {timeout_s:g} s",
