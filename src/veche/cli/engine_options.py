@@ -1,0 +1,73 @@
+"""Engines with the options that the user gave them as NAME=VALUE."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from veche.engines.protocol import Engine
+
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-option",
+        metavar="NAME=VALUE",
+        help="Something that only this engine takes, such as timeout_s=60. Repeatable.",
+    ),
+]
+_ELSEWHERE = ("model", "top_k")
+"""Given by the command's own arguments."""
+
+
+def open_engine(
+    name: str, model: str, *, top_k: int | None, options: Sequence[str] | None
+) -> "Engine":
+    """Load the engine `name` with `model`.
+
+    Raises:
+        UnsupportedError: there is no such engine.
+        InputError: an option is unknown to it, or of a wrong kind.
+    """
+    from veche.plugins.registry import load
+
+    create = load("engines", name)
+    engine: Engine = create(model, top_k=top_k, **_values(create, name, options or ()))
+    return engine
+
+
+def _values(create: Callable[..., Any], engine: str, options: Sequence[str]) -> dict[str, Any]:
+    from inspect import signature
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from veche.core.errors import InputError
+
+    known = {
+        name: parameter.annotation
+        for name, parameter in signature(create, eval_str=True).parameters.items()
+        if name not in _ELSEWHERE
+    }
+    values: dict[str, Any] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals or name not in known:
+            raise _unknown(engine, option if not equals else name, list(known))
+        try:
+            values[name] = TypeAdapter(known[name]).validate_python(text)
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise InputError(f"--engine-option {name}={text}: {reason}") from error
+    return values
+
+
+def _unknown(engine: str, name: str, known: Sequence[str]) -> Exception:
+    from veche.core.errors import InputError
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return InputError(
+        f"the engine {engine!r} has no option {name!r}",
+        hint=(f"did you mean {near[0]}=…? " if near else "")
+        + (f"it takes: {', '.join(known)}" if known else "it takes none"),
+    )
