@@ -269,12 +269,12 @@ class TestSnapshots:
         file = tmp_path / "trunk.safetensors"
         with opened(moe) as trunk:
             moe.save_trunk(trunk, file)
-        with pytest.raises(InputError, match="belongs to another model"):
+        with pytest.raises(CheckpointError, match="belongs to another model"):
             load("mixtral").load_trunk(file)
-        with pytest.raises(InputError, match="belongs to another active experts: 3, not 2"):
+        with pytest.raises(CheckpointError, match="belongs to another active experts: 3, not 2"):
             load("qwen3_moe", top_k=2).load_trunk(file)
         halves = create(gguf_of("qwen3_moe"), threads=1)
-        with pytest.raises(InputError, match="belongs to another cache type: f32, not f16"):
+        with pytest.raises(CheckpointError, match="belongs to another cache type: f32, not f16"):
             halves.load_trunk(file)
         halves.close()
 

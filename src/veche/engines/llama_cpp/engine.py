@@ -15,7 +15,7 @@ from veche.engines.llama_cpp.cells import Sequence as CacheSequence
 from veche.engines.llama_cpp.constraint import Constraints
 from veche.engines.llama_cpp.feeder import CancelledError, Fed, Feeder, Row
 from veche.engines.llama_cpp.loading import LoadedGguf
-from veche.engines.llama_cpp.trunk import Kind, LlamaCppTrunk, opened
+from veche.engines.llama_cpp.trunk import LlamaCppTrunk, Turn, opened
 from veche.engines.protocol import (
     Branch,
     BranchResult,
@@ -70,23 +70,22 @@ class LlamaCppEngine:
 
     def open_trunk(self, *, system: str, user: str) -> LlamaCppTrunk:
         """Prefill the system message and the beginning of the user's turn."""
-        return self._opened(self._format.head_ids(system, user), "turn")
+        return self._opened(self._format.head_ids(system, user), "user")
 
     def open_text(self, text: str) -> LlamaCppTrunk:
-        """Prefill a plain text, begun with the token that begins texts, where there is one."""
-        ids = self._vocabulary(text, split_special_tokens=True).input_ids
-        return self._opened(ids, "text")
+        """Prefill a plain text; it begins with the tokenizer's first token of a document."""
+        return self._opened([*self._format.document_ids, *self._format.text_ids(text)], "text")
 
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
         """Append `text` to the open turn, or open the user's next one behind an answer."""
         mine, sequence = opened(trunk)
-        is_answer = mine.kind == "answer"
+        is_answer = mine.turn == "answer"
         ids = (self._format.next_turn_ids if is_answer else self._format.text_ids)(text)
         self._require_room(mine.num_tokens + len(ids))
         self._cells.require(num_sequences=0, num_tokens=len(ids))
         self._append(mine, sequence, ids)
         if is_answer:
-            mine.kind = "turn"
+            mine.turn = "user"
         return len(ids)
 
     def decode(
@@ -118,6 +117,8 @@ class LlamaCppEngine:
         if len(branches) != len(answers):
             raise ValueError(f"{len(branches)} branches have {len(answers)} answers")
         texts = [self._format.text_ids(answer) for answer in answers]
+        if not all(texts):
+            raise InputError("there is nothing to read: an answer is empty")
         states = self._forked(mine, branches, [len(ids) for ids in texts], None, None)
         trunks: dict[BranchState, LlamaCppTrunk] = {}
         try:
@@ -170,13 +171,13 @@ class LlamaCppEngine:
             self._fed(_rows([self._vocabulary.bos_token_id or 0], 0, sequence), None, None)
         self._free([sequence])
 
-    def _opened(self, ids: Sequence[int], kind: Kind) -> LlamaCppTrunk:
+    def _opened(self, ids: Sequence[int], turn: Turn) -> LlamaCppTrunk:
         if not ids:
             raise InputError("there is nothing to ask: the trunk would be empty")
         self._require_room(len(ids))
         self._cells.require(num_sequences=1, num_tokens=len(ids))
         sequence = self._cells.open()
-        trunk = LlamaCppTrunk(sequence=sequence, kind=kind)
+        trunk = LlamaCppTrunk(sequence=sequence, turn=turn)
         try:
             self._append(trunk, sequence, ids)
         except BaseException:
@@ -300,7 +301,7 @@ class LlamaCppEngine:
         adapter = state.branch.adapter
         kept = LlamaCppTrunk(
             sequence=state.sequence,
-            kind="text" if trunk.kind == "text" else "answer",
+            turn="text" if trunk.turn == "text" else "answer",
             token_ids=[*trunk.token_ids, *state.suffix_ids, *said],
             last_logits=state.next_logits_V,
             adapters=trunk.adapters
@@ -325,9 +326,9 @@ class LlamaCppEngine:
         )
 
     def _suffix_ids(self, trunk: LlamaCppTrunk, instruction: str) -> list[int]:
-        if trunk.kind == "text":
+        if trunk.turn == "text":
             return self._format.text_ids(instruction)
-        if trunk.kind == "turn":
+        if trunk.turn == "user":
             return self._format.suffix_ids(instruction)
         if not instruction:
             return []

@@ -15,7 +15,7 @@ from veche.core.errors import CheckpointError, EngineError, InputError
 from veche.engines.llama_cpp.cells import Sequence
 from veche.engines.llama_cpp.library import pointer_array
 from veche.engines.llama_cpp.loading import LoadedGguf
-from veche.engines.llama_cpp.trunk import Kind, LlamaCppTrunk
+from veche.engines.llama_cpp.trunk import LlamaCppTrunk, Turn
 
 _FORMAT = "veche-llama-cpp-trunk-1"
 _AGAIN = "open the trunk anew and save it again"
@@ -42,7 +42,7 @@ def save(path: Path, trunk: LlamaCppTrunk, sequence: Sequence, loaded: LoadedGgu
             _tensor("token_ids", "I32", tokens),
             _tensor("last_logits", "F32", trunk.last_logits),
         ],
-        {**_key(loaded), "kind": trunk.kind, "adapters": json.dumps(sorted(trunk.adapters))},
+        {**_key(loaded), "turn": trunk.turn, "adapters": json.dumps(sorted(trunk.adapters))},
     )
 
 
@@ -55,8 +55,8 @@ def read(path: Path, loaded: LoadedGguf, adapters: frozenset[str]) -> tuple[Llam
         adapters: content hashes of the adapters that are loaded.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another kind.
-        InputError: it belongs to another model, or needs an adapter that is not loaded.
+        CheckpointError: the file is missing, damaged, of another kind, or of another model.
+        InputError: it needs an adapter that is not loaded.
     """
     arrays = {
         name: np.fromfile(path, dtype, info.num_elements, offset=info.start)
@@ -64,13 +64,13 @@ def read(path: Path, loaded: LoadedGguf, adapters: frozenset[str]) -> tuple[Llam
         if (dtype := {"U8": np.uint8, "I32": np.int32, "F32": np.float32}.get(info.dtype))
     }
     metadata = _metadata(path)
-    kind, needed = metadata.get("kind"), json.loads(metadata.get("adapters", "[]"))
+    turn, needed = metadata.get("turn"), json.loads(metadata.get("adapters", "[]"))
     names = {"state", "token_ids", "last_logits"}
-    if metadata.get("format") != _FORMAT or set(arrays) != names or kind not in get_args(Kind):
+    if metadata.get("format") != _FORMAT or set(arrays) != names or turn not in get_args(Turn):
         raise CheckpointError(f"{path} is no trunk of the llama.cpp engine", hint=_AGAIN)
     for key, value in _key(loaded).items():
         if metadata.get(key) != value:
-            raise InputError(
+            raise CheckpointError(
                 f"{path} belongs to another {key}: {metadata.get(key)}, not {value}", hint=_AGAIN
             )
     if missing := sorted(set(needed) - adapters):
@@ -80,7 +80,7 @@ def read(path: Path, loaded: LoadedGguf, adapters: frozenset[str]) -> tuple[Llam
         )
     trunk = LlamaCppTrunk(
         sequence=None,
-        kind=cast("Kind", kind),
+        turn=cast("Turn", turn),
         token_ids=arrays["token_ids"].tolist(),
         last_logits=arrays["last_logits"],
         adapters=frozenset(needed),

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from veche.engines.llama_cpp.cells import Sequence
 from veche.engines.protocol import Trunk
 
-Kind = Literal["turn", "answer", "text"]
-"""What a trunk ends with: the user's open turn, an answer, or plain text without a chat."""
+Turn = Literal["user", "answer", "text"]
+"""Whose words a trunk ends in: the user's open turn, an answer, or plain text without a chat."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -19,14 +19,14 @@ class LlamaCppTrunk:
 
     Attributes:
         sequence: None once it is closed.
-        kind: what it ends with.
+        turn: whose words it ends in.
         token_ids: all its tokens.
         last_logits: [V], what comes behind its last token.
         adapters: content hashes of the adapters that took part in it.
     """
 
     sequence: Sequence | None
-    kind: Kind
+    turn: Turn
     token_ids: list[int] = field(default_factory=list)
     last_logits: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, np.float32))
     adapters: frozenset[str] = frozenset()

@@ -49,6 +49,12 @@ class Vocabulary:
         return token_id if token_id >= 0 else None
 
     @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, if there is one."""
+        token_id = int(self._lib.llama_vocab_eos(self._vocab))
+        return token_id if token_id >= 0 else None
+
+    @property
     def pointer(self) -> Any:
         """llama.cpp's own vocabulary."""
         return self._vocab
