@@ -61,26 +61,22 @@ def _agreement(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
         "llama.cpp": llamacpp.create(file, kv_type="f32", threads=arguments.threads),
     }
     read = {name: _read(engine) for name, engine in wide.items()}
-    one, two = read["transformers"], read["llama.cpp"]
-    assert one.routing is not None and two.routing is not None  # noqa: PT018
-    assert one.routing.logits is not None and two.routing.logits is not None  # noqa: PT018
-    assert one.logits is not None and two.logits is not None  # noqa: PT018
-    top_k = one.routing.expert_ids.shape[-1]
-    sets = [np.sort(side.routing.expert_ids, -1) for side in (one, two)]  # type: ignore[union-attr]
-    same = (sets[0] == sets[1]).all(-1)
-    ordered = -np.sort(-one.routing.logits, -1)
+    one, two = (_Seen(read[name]) for name in ("transformers", "llama.cpp"))
+    top_k = one.expert_ids.shape[-1]
+    same = (np.sort(one.expert_ids, -1) == np.sort(two.expert_ids, -1)).all(-1)
+    ordered = -np.sort(-one.router_logits, -1)
     margin = ordered[..., top_k - 1] - ordered[..., min(top_k, ordered.shape[-1] - 1)]
-    distance = np.abs(one.routing.logits - two.routing.logits).max(-1)
-    log_p, log_q = (_log_softmax(side.logits) for side in (one, two))  # type: ignore[arg-type]
+    distance = np.abs(one.router_logits - two.router_logits).max(-1)
+    log_p, log_q = (_log_softmax(side.logits) for side in (one, two))
     return {
-        "answer_tokens": len(one.token_ids),
+        "answer_tokens": len(one.logits),
         "same_tokens": one.token_ids == two.token_ids,
         "layers_times_tokens": int(same.size),
         "expert_sets_equal": float(same.mean()),
         "expert_sets_equal_where_margin_beyond_rounding": float(same[margin > 2 * distance].mean()),
         "share_with_margin_beyond_rounding": float((margin > 2 * distance).mean()),
         "router_logits_max_difference": float(distance.max()),
-        "router_logits_spread": float(one.routing.logits.std()),
+        "router_logits_spread": float(one.router_logits.std()),
         "router_margin_median": float(np.median(margin)),
         "logits_max_difference_over_scale": float(
             np.abs(one.logits - two.logits).max() / np.abs(one.logits).max()
@@ -90,11 +86,24 @@ def _agreement(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
     }
 
 
+class _Seen:
+    """What was asked for and is there."""
+
+    def __init__(self, result: BranchResult) -> None:
+        routing, logits = result.routing, result.logits
+        if routing is None or routing.logits is None or logits is None:
+            raise TypeError(result.voice)
+        self.token_ids = result.token_ids
+        self.expert_ids, self.router_logits, self.logits = (
+            routing.expert_ids,
+            routing.logits,
+            logits,
+        )
+
+
 def _read(engine: Any) -> BranchResult:
     trunk = engine.open_trunk(system=_SYSTEM, user=_QUESTION)
-    asked = Branch(
-        voice="reader", instruction="", capture=Capture(router_logits=True, logits=True)
-    )
+    asked = Branch(voice="reader", instruction="", capture=Capture(router_logits=True, logits=True))
     return scoring(engine).score(trunk, [asked], [_ANSWER])[0]
 
 

@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused():
     cells.require(num_sequences=1, num_tokens=4)
     with pytest.raises(InputError, match="5 more tokens are needed, and the cache has room for 4"):
         cells.require(num_sequences=1, num_tokens=5)
-    with pytest.raises(InputError, match="2 more sequences are needed .* 1 of 2 are free"):
+    with pytest.raises(InputError, match=r"2 more sequences are needed .* 1 of 2 are free"):
         cells.require(num_sequences=2, num_tokens=0)
     cells.close(first)
     cells.require(num_sequences=2, num_tokens=10)

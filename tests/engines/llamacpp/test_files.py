@@ -332,7 +332,7 @@ def test_an_answer_holds_to_its_schema_and_its_neighbours_are_free(load, tempera
 
 def test_a_schema_that_cannot_be_followed_is_refused(moe):
     asked = Branch(voice="a", instruction="", json_schema={"type": "nothing"})
-    with opened(moe) as trunk, pytest.raises(InputError, match="can't be followed"):
+    with opened(moe) as trunk, pytest.raises(InputError, match="can't be used"):
         moe.decode(trunk, [asked])
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veche.core.errors import EngineError
+from veche.engines.constraint import Constraint
 from veche.engines.detokenizer import Detokenizer
 from veche.engines.llama_cpp.cells import Sequence as CacheSequence
-from veche.engines.llama_cpp.constraint import Constraint
 from veche.engines.llama_cpp.router_tap import RouterTap, TokenRouting
 from veche.engines.llama_cpp.sampling import Sampler, entropy_nats, log_softmax
 from veche.engines.protocol import (
@@ -78,16 +78,16 @@ class BranchState:
         """
         logits_V = self.next_logits_V
         entropy = self._entropy(logits_V)
-        allowed_V = logits_V if self._constraint is None else self._constraint.applied(logits_V)
-        token_id = self._sampler.pick(allowed_V, self.token_ids)
+        token_id = self._sampler.pick(self._allowed(logits_V), self.token_ids)
         self._note(token_id, logits_V, entropy)
-        is_complete = self._constraint is not None and self._constraint.take(token_id)
         if is_end(token_id):
             self.is_ended_by_token = True
             self.finish("stop")
             return
         self._show(self._detokenizer.push(token_id))
-        if self._detokenizer.is_stopped or is_complete:
+        if self._constraint is not None:
+            self._constraint.push(token_id)
+        if self._detokenizer.is_stopped or (self._constraint and self._constraint.is_finished):
             self.finish("stop")
         elif len(self.token_ids) >= self.branch.sampling.max_new_tokens:
             self.finish("length")
@@ -128,6 +128,12 @@ class BranchState:
             logits=_stacked(self._logits) if capture.logits else None,
             trunk=trunk,
         )
+
+    def _allowed(self, logits_V: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Set the logits of tokens that can't come next to −∞."""
+        if self._constraint is None:
+            return logits_V
+        return np.where(self._constraint.allowed(), logits_V, np.float32(-np.inf))
 
     def _entropy(self, logits_V: NDArray[np.float32]) -> float:
         entropy = entropy_nats(logits_V)

@@ -7,12 +7,12 @@ from threading import Event
 
 from veche.core.errors import EngineError, InputError
 from veche.engines.chat_format import chat_format
+from veche.engines.constraint import Grammars
 from veche.engines.llama_cpp import snapshot
 from veche.engines.llama_cpp.adapters import Adapters
 from veche.engines.llama_cpp.branch_state import BranchState
 from veche.engines.llama_cpp.cells import Cells
 from veche.engines.llama_cpp.cells import Sequence as CacheSequence
-from veche.engines.llama_cpp.constraint import Constraints
 from veche.engines.llama_cpp.feeder import CancelledError, Fed, Feeder, Row
 from veche.engines.llama_cpp.loading import LoadedGguf
 from veche.engines.llama_cpp.trunk import LlamaCppTrunk, Turn, opened
@@ -52,7 +52,9 @@ class LlamaCppEngine:
         self._cells = Cells(num_cells=loaded.cache_tokens, max_sequences=loaded.max_sequences)
         self._feeder = Feeder(loaded)
         self._adapters = Adapters(loaded)
-        self._constraints = Constraints(loaded.vocabulary)
+        self._grammars = Grammars(
+            loaded.vocabulary.guided, vocab_size=loaded.vocabulary.size, extra="llamacpp"
+        )
         self._try_out()
 
     @property
@@ -216,7 +218,7 @@ class LlamaCppEngine:
             if branch.adapter is not None:
                 self._adapters.named(branch.adapter)
         constraints = [
-            None if branch.json_schema is None else self._constraints.of(branch.json_schema)
+            None if branch.json_schema is None else self._grammars.constraint(branch.json_schema)
             for branch in branches
         ]
         self._cells.require(num_sequences=len(branches), num_tokens=sum(needs))

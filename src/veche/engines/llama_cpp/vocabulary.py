@@ -1,6 +1,7 @@
 """A GGUF's tokenizer, spelled as transformers' tokenizers are, so that chat_format reads both."""
 
 import ctypes
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,15 +55,6 @@ class Vocabulary:
         token_id = int(self._lib.llama_vocab_eos(self._vocab))
         return token_id if token_id >= 0 else None
 
-    @property
-    def pointer(self) -> Any:
-        """llama.cpp's own vocabulary."""
-        return self._vocab
-
-    def end_ids(self) -> list[int]:
-        """Return all tokens that end an answer."""
-        return [token_id for token_id in range(self.size) if self.is_end(token_id)]
-
     def is_end(self, token_id: int) -> bool:
         """Whether a token ends an answer."""
         return bool(self._lib.llama_vocab_is_eog(self._vocab, token_id))
@@ -91,6 +83,22 @@ class Vocabulary:
         """Return the text of tokens, control tokens left out."""
         raw = b"".join(self._piece(token_id) for token_id in ids)
         return (raw.removeprefix(b" ") if self._strips else raw).decode(errors="replace")
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """Return the token that is written so, control tokens included; None if there is none."""
+        ids = self(token, add_special_tokens=False).input_ids
+        if len(ids) != 1 or self._lib.llama_vocab_get_text(self._vocab, ids[0]) != token.encode():
+            return None
+        return ids[0]
+
+    def guided(self) -> Any:
+        """Return the tokenizer as llguidance reads it."""
+        from llguidance.llamacpp import lltokenizer_from_vocab
+
+        end_ids = [token_id for token_id in range(self.size) if self.is_end(token_id)]
+        with warnings.catch_warnings():  # it asks for tokens' attributes by an older name
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return lltokenizer_from_vocab(self._vocab, eos_token=end_ids or None)
 
     def apply_chat_template(self, messages: Sequence[dict[str, str]], **options: Any) -> str:
         """Render a conversation as text.
