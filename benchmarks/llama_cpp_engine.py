@@ -35,6 +35,8 @@ _ANSWER = (
     "costs more than it brings."
 )
 _TASKS = ("Be direct.", "Explain.", "Be careful.", "Be fair.", "Object.")
+_RESOLUTION = 4 * 2**-23
+"""Logits that differ by less may be equal as float32 probabilities, by which both sides choose."""
 _KINDS = ("f32", "bf16", "q8_0")
 
 
@@ -50,31 +52,38 @@ def main() -> None:
         files = {kind: Path(folder) / f"{kind}.gguf" for kind in _KINDS}
         for kind, file in files.items():
             export_gguf(arguments.model, file, type_name=kind)
-        report = {"agreement": _agreement(arguments, files["f32"])}
-        report["tokens_per_s"] = _speed(arguments, files)
+        report: dict[str, Any] = {
+            f"agreement, top_k {top_k or 'as it is'}": _agreement(arguments, files["f32"], top_k)
+            for top_k in (None, *arguments.top_k)
+        }
+        if arguments.rounds:
+            report["tokens_per_s"] = _speed(arguments, files)
     print(json.dumps(report, indent=2))
 
 
-def _agreement(arguments: argparse.Namespace, file: Path) -> dict[str, Any]:
+def _agreement(arguments: argparse.Namespace, file: Path, top_k: int | None) -> dict[str, Any]:
     wide = {
-        "transformers": transformers.create(arguments.model, dtype="float32"),
-        "llama.cpp": llamacpp.create(file, kv_type="f32", threads=arguments.threads),
+        "transformers": transformers.create(arguments.model, dtype="float32", top_k=top_k),
+        "llama.cpp": llamacpp.create(file, kv_type="f32", threads=arguments.threads, top_k=top_k),
     }
     read = {name: _read(engine) for name, engine in wide.items()}
     one, two = (_Seen(read[name]) for name in ("transformers", "llama.cpp"))
-    top_k = one.expert_ids.shape[-1]
+    width = one.expert_ids.shape[-1]
     same = (np.sort(one.expert_ids, -1) == np.sort(two.expert_ids, -1)).all(-1)
     ordered = -np.sort(-one.router_logits, -1)
-    margin = ordered[..., top_k - 1] - ordered[..., min(top_k, ordered.shape[-1] - 1)]
+    margin = ordered[..., width - 1] - ordered[..., min(width, ordered.shape[-1] - 1)]
     distance = np.abs(one.router_logits - two.router_logits).max(-1)
+    is_clear = margin > 2 * distance + _RESOLUTION
     log_p, log_q = (_log_softmax(side.logits) for side in (one, two))
     return {
         "answer_tokens": len(one.logits),
         "same_tokens": one.token_ids == two.token_ids,
         "layers_times_tokens": int(same.size),
         "expert_sets_equal": float(same.mean()),
-        "expert_sets_equal_where_margin_beyond_rounding": float(same[margin > 2 * distance].mean()),
-        "share_with_margin_beyond_rounding": float((margin > 2 * distance).mean()),
+        "expert_sets_equal_where_margin_beyond_rounding": float(same[is_clear].mean())
+        if is_clear.any()
+        else None,
+        "share_with_margin_beyond_rounding": float(is_clear.mean()),
         "router_logits_max_difference": float(distance.max()),
         "router_logits_spread": float(one.router_logits.std()),
         "router_margin_median": float(np.median(margin)),
@@ -160,6 +169,7 @@ def _rate(engine: Any, trunk: Any, num_branches: int, num_new: int, is_heard: bo
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", type=Path, default=Path("out/demo/model"))
+    parser.add_argument("--top-k", type=int, nargs="*", default=[16], help="compare these too")
     parser.add_argument("--trunk", type=int, default=300)
     parser.add_argument("--new", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)

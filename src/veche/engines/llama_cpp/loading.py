@@ -1,6 +1,8 @@
 """Load a GGUF file into llama.cpp: its weights, a context with its cache, its tokenizer."""
 
 import ctypes
+import hashlib
+import re
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +28,9 @@ _NO_FLASH_ATTENTION = 0
 _INT_OVERRIDE = 0
 """LLAMA_KV_OVERRIDE_TYPE_INT."""
 _MAX_META_BYTES = 1 << 20
+_PART = re.compile(r"(?P<name>.+)-\d{5}-of-(?P<count>\d{5})\.gguf")
+_PART_NAME = "{}-{:05}-of-{:05}.gguf"
+"""How llama.cpp names the parts of a model; the first one is what is loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +80,13 @@ class LoadedGguf:
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the file."""
-        return sha256_of(self.file)
+        """The SHA-256 of the file; of a file in parts, of those of all parts."""
+        parts = _PART.fullmatch(self.file.name)
+        if parts is None:
+            return sha256_of(self.file)
+        name, count = parts["name"], int(parts["count"])
+        files = [self.file.with_name(_PART_NAME.format(name, n + 1, count)) for n in range(count)]
+        return hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()
 
     def close(self) -> None:
         """Free the context, the adapters and the weights."""
@@ -95,6 +105,7 @@ def _model(file: Path, top_k: int | None) -> Any:
     _require_gguf(file)
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
+    last_complaint("")  # what was said of other files
     overrides = None
     if top_k is not None:
         overrides = _expert_override(lib, file, top_k)
