@@ -80,17 +80,22 @@ class LoadedGguf:
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the file; of a file in parts, of those of all parts."""
-        parts = _PART.fullmatch(self.file.name)
-        if parts is None:
-            return sha256_of(self.file)
-        name, count = parts["name"], int(parts["count"])
-        files = [self.file.with_name(_PART_NAME.format(name, n + 1, count)) for n in range(count)]
-        return hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()
+        """What the file is called in snapshots; see `content_hash_of`."""
+        return content_hash_of(self.file)
 
     def close(self) -> None:
         """Free the context, the adapters and the weights."""
         self._finalizer()
+
+
+def content_hash_of(file: Path) -> str:
+    """Return the SHA-256 of a GGUF file; of a model in parts, of the SHA-256 of all parts."""
+    parts = _PART.fullmatch(file.name)
+    if parts is None:
+        return sha256_of(file)
+    name, count = parts["name"], int(parts["count"])
+    files = [file.with_name(_PART_NAME.format(name, part + 1, count)) for part in range(count)]
+    return hashlib.sha256("\n".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def _free(lib: Any, context: Any, model: Any, worker: Worker) -> None:
