@@ -25,6 +25,7 @@ def create(
     max_sequences: int = 64,
     kv_type: str = "f16",
     threads: int | None = None,
+    routing: bool = True,
 ) -> "LlamaCppEngine":
     """Load a GGUF file into this process, to run on its CPU.
 
@@ -37,6 +38,8 @@ def create(
         max_sequences: how many trunks and branches there may be at a time.
         kv_type: of cached keys and values: "f16", or "f32", which rounds nothing.
         threads: None is one for each core.
+        routing: False listens to no router, and announces no ROUTING: llama.cpp then need not call
+            Python for every node of its graph.
 
     Raises:
         MissingExtraError: llama-cpp-python, jinja2 or llguidance is not installed.
@@ -62,5 +65,6 @@ def create(
         max_sequences=max_sequences,
         kv_type=kv_type,
         threads=threads or os.cpu_count() or 1,
+        routing=routing,
     )
     return LlamaCppEngine(LoadedGguf(Path(model), options))

@@ -109,6 +109,17 @@ def test_a_model_without_experts_reports_no_routing(load):
     assert decoded(engine, branches())[0].routing is None
 
 
+def test_routers_can_be_left_alone(load):
+    engine, heard = load("qwen3_moe", routing=False), load("qwen3_moe")
+    assert heard.capabilities - engine.capabilities == {
+        Capability.ROUTING,
+        Capability.ROUTER_LOGITS,
+    }
+    assert tokens(decoded(engine, branches())) == tokens(decoded(heard, branches()))
+    with opened(engine) as trunk, pytest.raises(InputError, match="cannot do: router_logits"):
+        engine.decode(trunk, branches(capture=EVERYTHING))
+
+
 def test_routing_is_shown_as_it_happens_and_costs_no_token(moe):
     heard = []
     with opened(moe) as trunk:

@@ -43,6 +43,7 @@ class Options:
     max_sequences: int
     kv_type: str
     threads: int
+    routing: bool
 
 
 class LoadedGguf:
@@ -237,7 +238,8 @@ def _context(loaded: LoadedGguf, options: Options) -> Any:
     params.no_perf = True
     if options.kv_type == "f32":  # flash attention rounds queries to 16 bits
         params.flash_attn_type = _NO_FLASH_ATTENTION
-    params.cb_eval = loaded.tap.callback
+    if options.routing:
+        params.cb_eval = loaded.tap.callback
     params.abort_callback = loaded.worker.abort_callback
     params.abort_callback_data = loaded.worker.abort_data
     context = lib.llama_init_from_model(loaded.model, params)

@@ -16,7 +16,11 @@ from veche.engines.llama_cpp.library import library, symbol
 from veche.engines.protocol import Routing
 
 _MAX_DIMENSIONS, _MAX_SOURCES, _MAX_PARAMETER_BYTES, _MAX_NAME = 4, 10, 64, 64
-_IDS, _LOGITS = "ffn_moe_topk", "ffn_moe_logits"
+_IDS, _LOGITS, _ANY_WEIGHTS = "ffn_moe_topk", "ffn_moe_logits", "ffn_moe_weights"
+_BESIDE = "ids beside "
+"""Before a weights node's name: the ids as they still lie in memory when weights are known."""
+_INTEGERS = 26
+"""GGML_TYPE_I32."""
 _WEIGHTS = (
     "ffn_moe_weights", "ffn_moe_weights_softmax", "ffn_moe_weights_norm", "ffn_moe_weights_scaled",
 )  # fmt: skip
@@ -60,8 +64,9 @@ class TokenRouting:
 class RouterTap:
     """llama.cpp's eval callback, which hears of every node before and after it is computed.
 
-    NOTE: a node that is asked for is a place where evaluation stops, so only routers' nodes are
-    asked for, and only while someone listens. Their names are learnt from the first evaluation.
+    NOTE: a node that is asked for is a place where evaluation stops, so as few as possible are:
+    of each router its weights, beside which its ids still lie in memory, and its logits where
+    they are wanted. What there is, and whether that holds, is learnt from the first evaluation.
     """
 
     def __init__(self) -> None:
@@ -74,7 +79,9 @@ class RouterTap:
             ctypes.c_size_t,
         )  # fmt: skip
         self._heard: list[str] | None = None
-        self._asked: frozenset[bytes] = frozenset()
+        self._asked: dict[bytes, bool] = {}
+        self._ids_address = 0
+        self._layers: tuple[int, ...] = ()
         self._names: dict[str, tuple[str, ...]] = {}
         self._arrays: dict[str, NDArray[Any]] = {}
 
@@ -91,14 +98,17 @@ class RouterTap:
     @contextmanager
     def listening(self, *, is_on: bool, logits: bool = False) -> Iterator[None]:
         """Record what routers do until the block ends, if `is_on`; their logits if asked for."""
-        kinds = ("ids", "weights", "logits") if logits else ("ids", "weights")
         if is_on and self.num_layers:
-            names = [name for kind in kinds for name in self._names[kind]]
-            self._asked = frozenset(name.encode() for name in names)
+            names = (*self._names["weights"], *(self._names["logits"] if logits else ()))
+            early = set(self._names["ids"])  # empty where ids are read beside weights
+            self._asked = {name.encode(): True for name in names}
+            for layer in self._layers:
+                name = f"{_IDS}-{layer}"
+                self._asked[name.encode()] = name in early
         try:
             yield
         finally:
-            self._asked = frozenset()
+            self._asked = {}
             self._arrays.clear()
 
     def take(self, num_rows: int) -> list[TokenRouting]:
@@ -134,23 +144,31 @@ class RouterTap:
         """Answer whether a node's result is wanted, then read it."""
         if is_question:
             if self._asked:
-                return ctypes.string_at(address + _NAME_OFFSET) in self._asked
+                stops = self._asked.get(ctypes.string_at(address + _NAME_OFFSET))
+                if stops is False:
+                    self._ids_address = address
+                return bool(stops)
             if self._heard is not None:
                 self._heard.append(ctypes.string_at(address + _NAME_OFFSET).decode())
-                return self._heard[-1].startswith((_LOGITS, _IDS))
+                return self._heard[-1].startswith((_LOGITS, _IDS, _ANY_WEIGHTS))
             return False
-        tensor = _Tensor.from_address(address)
-        self._arrays[tensor.name.decode()] = self._contents(address, tensor)
+        name = ctypes.string_at(address + _NAME_OFFSET).decode()
+        self._arrays[name] = self._contents(address)
+        if name.startswith(_IDS):
+            self._ids_address = address
+        elif name.startswith(_ANY_WEIGHTS):
+            self._arrays[_BESIDE + name] = self._contents(self._ids_address)
         return True
 
-    def _contents(self, address: int, tensor: _Tensor) -> NDArray[Any]:
+    def _contents(self, address: int) -> NDArray[Any]:
         """Return a copy of a tensor of 4-byte numbers, slowest dimension first; ids are a view."""
-        shape, strides = list(tensor.ne)[::-1], list(tensor.nb)[::-1]
+        tensor = _Tensor.from_address(address)
+        shape, strides = tensor.ne[::-1], tensor.nb[::-1]
         num_bytes = 4 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-        raw = np.empty(num_bytes // 4, np.int32)
-        self._read(address, raw.ctypes.data, 0, num_bytes)
-        kind = np.int32 if tensor.name.startswith(_IDS.encode()) else np.float32
-        return np.lib.stride_tricks.as_strided(raw.view(kind), shape, strides)
+        raw = bytearray(num_bytes)
+        self._read(address, (ctypes.c_char * num_bytes).from_buffer(raw), 0, num_bytes)
+        kind = np.int32 if tensor.type == _INTEGERS else np.float32
+        return np.ndarray(shape, kind, raw, strides=strides)
 
     def _stacked(self, kind: str, arrays: dict[str, NDArray[Any]]) -> NDArray[Any] | None:
         found = [arrays[name] for name in self._names[kind] if name in arrays]
@@ -172,9 +190,16 @@ class RouterTap:
             self.num_layers = len(layers)
             self.num_experts = int(self._arrays[logits[0]].shape[-1])
             self.top_k = int(self._arrays[f"{_IDS}-{layers[0]}"].shape[-1])
+            last = [names[-1] for names in weights]
+            ids, beside = [f"{_IDS}-{layer}" for layer in layers], [_BESIDE + name for name in last]
+            lies_there = all(
+                np.array_equal(self._arrays[one], self._arrays[other])
+                for one, other in zip(ids, beside, strict=True)
+            )
+            self._layers = tuple(layers)
             self._names = {
-                "ids": tuple(f"{_IDS}-{layer}" for layer in layers),
-                "weights": tuple(names[-1] for names in weights),
+                "ids": tuple(beside if lies_there else ids),
+                "weights": tuple(last),
                 "logits": tuple(logits),
             }
         self._arrays.clear()
