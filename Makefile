@@ -18,8 +18,9 @@ VLLM_FAILED = { echo "cannot install vLLM: see 'A real server' in CONTRIBUTING.m
 
 LLAMACPP := .venv-llamacpp
 LLAMACPP_VERSION := 0.3.36
+LLGUIDANCE_VERSION := 1.9.1
 LLAMACPP_PIP = $(LLAMACPP)/bin/python -m pip --disable-pip-version-check
-LLAMACPP_FAILED = { echo "cannot build llama.cpp: see 'Exported files in llama.cpp' in CONTRIBUTING.md" >&2; exit 1; }
+LLAMACPP_FAILED = { echo "cannot build llama.cpp: see 'Exported files, and the engine, in llama.cpp' in CONTRIBUTING.md" >&2; exit 1; }
 
 EMPTY :=
 CONTRACT_TRANSFORMERS_4 = $(subst $(EMPTY) ,:,$(CONTRACT_TRANSFORMERS:%=$(CURDIR)/%/bin/python))
@@ -109,8 +110,8 @@ $(VLLM)/.installed:
 	  (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM_VERSION)+cpu\n")'
 	@touch $@
 
-test-llamacpp: $(VENV)/.installed-dev $(LLAMACPP)/.installed ## Run exported GGUF files in llama.cpp (builds it once: cmake, ninja and a C++ compiler).
-	@VECHE_LLAMA_CPP=$(CURDIR)/$(LLAMACPP) $(BIN)/python -m pytest tests/surgery/gguf/test_llama_cpp.py -rP
+test-llamacpp: $(VENV)/.installed-dev $(LLAMACPP)/.installed ## Run exported GGUF files, and the engine, in llama.cpp (builds it once: cmake, ninja and a C++ compiler).
+	@VECHE_LLAMA_CPP=$(CURDIR)/$(LLAMACPP) $(BIN)/python -m pytest tests/surgery/gguf/test_llama_cpp.py tests/engines/llamacpp -rP
 
 $(LLAMACPP)/.installed:
 	@echo "llama-cpp-python $(LLAMACPP_VERSION) and llama-quantize -> $(LLAMACPP)"
@@ -119,6 +120,7 @@ $(LLAMACPP)/.installed:
 	@mkdir -p $(LLAMACPP)/source
 	@tar -xzf $(LLAMACPP)/llama_cpp_python-$(LLAMACPP_VERSION).tar.gz -C $(LLAMACPP)/source --strip-components=1
 	@CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF" $(LLAMACPP_PIP) install -qq -C build-dir=$(CURDIR)/$(LLAMACPP)/build $(LLAMACPP)/source || $(LLAMACPP_FAILED)
+	@$(LLAMACPP_PIP) install -qq llguidance==$(LLGUIDANCE_VERSION) || $(LLAMACPP_FAILED)
 	@cmake -DLLAMA_BUILD_TOOLS=ON -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_APP=OFF $(LLAMACPP)/build > $(LLAMACPP)/cmake.log 2>&1 || $(LLAMACPP_FAILED)
 	@cmake --build $(LLAMACPP)/build --target llama-quantize >> $(LLAMACPP)/cmake.log 2>&1 || $(LLAMACPP_FAILED)
 	@touch $@

@@ -28,7 +28,6 @@ FRAMEWORK_FOLDERS = {"surgery", "engines", "experts", "roles"}
 FRAMEWORK_FILES = {
     "engines/embedded/attention.py",
     "engines/embedded/branch_state.py",
-    "engines/embedded/constraint.py",
     "engines/embedded/decoding.py",
     "engines/embedded/engine.py",
     "engines/embedded/few_tokens.py",

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from veche.engines.constraint import Constraint
 from veche.engines.detokenizer import Detokenizer
-from veche.engines.embedded.constraint import Constraint
 from veche.engines.embedded.head_statistics import HeadLog, RowHeads
 from veche.engines.embedded.observations import Observations
 from veche.engines.embedded.router_control import RouterControl, RowRouting
@@ -60,8 +60,7 @@ class BranchState:
         end_ids: frozenset[int],
     ) -> None:
         """Pick a token, show what it completes, and notice the end."""
-        allowed_V = logits_V if self._constraint is None else self._constraint.masked(logits_V)
-        token_id = self._sampler.pick(allowed_V, self.token_ids)
+        token_id = self._sampler.pick(self._allowed(logits_V), self.token_ids)
         self.token_ids.append(token_id)
         hidden = None if hidden_CD is None else hidden_CD[None]
         self.observations.add(logits_V[None], entropy[None], [token_id], hidden)
@@ -118,6 +117,13 @@ class BranchState:
             heads=self._heads.joined() if self.branch.capture.heads else None,
             trunk=self.kept,
         )
+
+    def _allowed(self, logits_V: torch.Tensor) -> torch.Tensor:
+        """Set the logits of tokens that can't come next to −∞."""
+        if self._constraint is None:
+            return logits_V
+        is_allowed_V = torch.from_numpy(self._constraint.allowed()).to(logits_V.device)
+        return logits_V.masked_fill(~is_allowed_V, -torch.inf)
 
     def _show(self, piece: str) -> None:
         if piece and self._on_token is not None:

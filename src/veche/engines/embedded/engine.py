@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import torch
 
 from veche.core.errors import EngineError, InputError
 from veche.engines.chat_format import chat_format
+from veche.engines.constraint import Grammars
 from veche.engines.embedded.branch_state import BranchState
-from veche.engines.embedded.constraint import Grammars
 from veche.engines.embedded.decoding import CHUNK_TOKENS, Decoding
 from veche.engines.embedded.forward import Runner
 from veche.engines.embedded.kv_cache import Segment, rounded_up
@@ -51,7 +52,7 @@ class EmbeddedEngine:
         self._format = chat_format(loaded.tokenizer)
         self._runner = Runner(loaded.model)
         self._grammars = Grammars(
-            loaded.tokenizer, vocab_size=self._runner.vocab_size, end_ids=loaded.end_ids
+            self._guided_tokenizer, vocab_size=self._runner.vocab_size, extra="model"
         )
         self.memory = MemoryBudget(loaded.memory_bytes, self._runner.kv_bytes_per_token)
 
@@ -306,6 +307,16 @@ class EmbeddedEngine:
     def _results(self, trunk: EmbeddedTrunk, states: Sequence[BranchState]) -> list[BranchResult]:
         reused = trunk.num_tokens - trunk.pending
         return [state.result(reused, self._runner.control) for state in states]
+
+    def _guided_tokenizer(self) -> Any:
+        """Return the tokenizer as llguidance reads it."""
+        from llguidance.hf import from_tokenizer
+
+        return from_tokenizer(
+            self._tokenizer,
+            n_vocab=self._runner.vocab_size,
+            eos_token=sorted(self._end_ids) or None,
+        )
 
     def _text_of(self, ids: Sequence[int]) -> str:
         return str(

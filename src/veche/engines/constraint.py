@@ -1,10 +1,11 @@
 """Hold an answer to a JSON schema, token by token: V vocabulary. llguidance does the work."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from veche.core.errors import EngineError, InputError, MissingExtraError
 
@@ -13,13 +14,19 @@ _ONE_LINE: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_sep
 
 
 class Grammars:
-    """A tokenizer, as llguidance reads it; made once, when it is first needed."""
+    """A tokenizer, as llguidance reads it; made once, when it is first needed.
 
-    def __init__(self, tokenizer: Any, *, vocab_size: int, end_ids: Collection[int]) -> None:
-        self._tokenizer = tokenizer
+    Args:
+        read_tokenizer: makes llguidance's tokenizer.
+        vocab_size: how many logits a token has.
+        extra: what to install where llguidance is missing.
+    """
+
+    def __init__(self, read_tokenizer: Callable[[], Any], *, vocab_size: int, extra: str) -> None:
+        self._read_tokenizer = read_tokenizer
         self._vocab_size = vocab_size
-        self._end_ids = sorted(end_ids)
-        self._read: Any = None
+        self._extra = extra
+        self._tokenizer: Any = None
 
     def constraint(self, schema: Mapping[str, Any]) -> "Constraint":
         """Return a new answer's constraint.
@@ -30,20 +37,17 @@ class Grammars:
         """
         try:
             import llguidance
-            import llguidance.hf
         except ImportError as error:
-            raise MissingExtraError("llguidance", "model") from error
-        if self._read is None:
-            self._read = llguidance.hf.from_tokenizer(
-                self._tokenizer, n_vocab=self._vocab_size, eos_token=self._end_ids or None
-            )
+            raise MissingExtraError("llguidance", self._extra) from error
+        if self._tokenizer is None:
+            self._tokenizer = self._read_tokenizer()
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(
                 json.dumps(schema), overrides=_ONE_LINE
             )
         except (TypeError, ValueError) as error:
             raise InputError(f"the JSON schema can't be used: {error}") from error
-        matcher = llguidance.LLMatcher(self._read, grammar)
+        matcher = llguidance.LLMatcher(self._tokenizer, grammar)
         if matcher.is_error():
             raise InputError(
                 f"the JSON schema can't be used: {_first_line(matcher.get_error())}",
@@ -64,27 +68,24 @@ class Constraint:
         """Whether the answer is complete, so that nothing may follow."""
         return bool(self._matcher.is_stopped())
 
-    def masked(self, logits_V: torch.Tensor) -> torch.Tensor:
-        """Set the logits of tokens that can't come next to −∞."""
+    def allowed(self) -> NDArray[np.bool_]:
+        """Return which tokens may come next, [V].
+
+        Raises:
+            EngineError: the grammar has grown beyond llguidance's limits.
+        """
         import llguidance.numpy as bits
 
         mask = bits.allocate_token_bitmask(1, self._vocab_size)
         bits.fill_next_token_bitmask(self._matcher, mask)
         if error := self._matcher.get_error():
             raise EngineError(f"the JSON grammar gave up: {_first_line(error)}")
-        is_allowed = torch.from_numpy(_unpacked(mask, len(logits_V))).to(logits_V.device)
-        return logits_V.masked_fill(~is_allowed, -torch.inf)
+        bits_V = np.unpackbits(mask.view(np.uint8), bitorder="little")[: self._vocab_size]
+        return bits_V.astype(np.bool_)
 
     def push(self, token_id: int) -> None:
         """Take the token that was chosen."""
         self._matcher.consume_token(token_id)
-
-
-def _unpacked(mask: Any, vocab_size: int) -> Any:
-    import numpy as np
-
-    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
-    return bits[:vocab_size].astype(bool)
 
 
 def _first_line(text: str) -> str:
