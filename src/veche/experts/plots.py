@@ -80,10 +80,10 @@ def plot_routing(
 
 
 def _draw(routing: Mapping[str, Routing], names: Mapping[str, str], language: Language) -> bytes:
-    figure_class = _figure_class()
+    make_figure = figure_class()
     num_panels = len(routing) + 1
     rows = math.ceil(num_panels / _COLUMNS)
-    figure = figure_class(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
+    figure = make_figure(figsize=(_WIDTH_INCHES, 0.9 + 3.9 * rows), dpi=_DPI, layout="constrained")
     figure.suptitle(_TITLE[language], fontsize=16, fontweight="bold")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     image = _heatmaps(axes, routing, names, language)
@@ -165,7 +165,12 @@ def _short(name: str, limit: int = 18) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Return what makes a matplotlib figure that no window shows.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
