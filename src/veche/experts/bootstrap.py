@@ -5,7 +5,9 @@ other, so a piece is what is resampled; a token never is.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -71,9 +73,28 @@ def mean_interval(
     mean = float(values_N.mean())
     if len(values_N) == 1:
         return Interval(mean=mean, low=math.nan, high=math.nan)
-    means_R = _resampled_means(values_N, resamples, seed)
+    means_R = _resampled(np.mean, values_N, resamples, seed)
     low, high = np.quantile(means_R, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean=mean, low=float(low), high=float(high))
+
+
+def median_bounds(
+    values_N: ArrayLike, *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the median: of rounds of a clock, say.
+
+    Args:
+        values_N: as in `mean_interval`; NaN bounds where there is one.
+        level: as in `mean_interval`.
+        resamples: as in `mean_interval`.
+        seed: as in `mean_interval`.
+    """
+    values_N = np.asarray(values_N, dtype=np.float64)
+    if len(values_N) == 1:
+        return math.nan, math.nan
+    medians_R = _resampled(np.median, values_N, resamples, seed)
+    low, high = np.quantile(medians_R, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def difference_interval(
@@ -104,14 +125,15 @@ def difference_interval(
     return mean_interval(second_N - first_N, level=level, resamples=resamples, seed=seed)
 
 
-def _resampled_means(
-    values_N: NDArray[np.float64], resamples: int, seed: int
+def _resampled(
+    statistic: Callable[..., Any], values_N: NDArray[np.float64], resamples: int, seed: int
 ) -> NDArray[np.float64]:
-    """Return the means of R samples with replacement, some samples at a time."""
+    """Return a statistic of R samples with replacement, some samples at a time."""
     rng, count = np.random.default_rng(seed), len(values_N)
-    means_R = np.empty(resamples)
+    results_R = np.empty(resamples)
     step = max(1, _INDICES // count)
     for start in range(0, resamples, step):
         size = (min(step, resamples - start), count)
-        means_R[start : start + step] = values_N[rng.integers(0, count, size=size)].mean(-1)
-    return means_R
+        drawn_RN = values_N[rng.integers(0, count, size=size)]
+        results_R[start : start + step] = statistic(drawn_RN, axis=-1)
+    return results_R

@@ -89,7 +89,7 @@ def verify(
     """
     settings, progress = settings or VerifySettings(), progress or Silent()
     require_same_base(plan, open_checkpoint(source))
-    device = _device(settings.device)
+    device = device_of(settings.device)
     form = _form(source, target, settings, device, progress)
     base, grown = (spec_of(read_config(folder)) for folder in (source, target))
     bench = Bench(
@@ -180,7 +180,12 @@ def _dial(name: str, value: Any, result: Comparison) -> Dial:
     )
 
 
-def _device(choice: DeviceChoice) -> torch.device:
+def device_of(choice: DeviceChoice) -> torch.device:
+    """Return the device that is meant; auto is CUDA where there is a card.
+
+    Raises:
+        UnsupportedError: it is not there.
+    """
     has_cuda = torch.cuda.is_available()
     if choice == "cuda" and not has_cuda:
         raise UnsupportedError(

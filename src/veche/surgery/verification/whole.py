@@ -34,7 +34,7 @@ def compare_whole(bench: Bench, advance: Advance) -> dict[str, Comparison]:
     experiment = bench.experiment
 
     def run(variant: Variant) -> Iterator[Tensor]:
-        model = _load(bench.folders[variant.side], variant, bench.device)
+        model = load_variant(bench.folders[variant.side], variant, bench.device)
         for tokens_T in bench.tokens_of(is_fp32=variant.is_fp32):
             yield model(input_ids=tokens_T[None], use_cache=False).logits[0]
 
@@ -54,7 +54,12 @@ def compare_whole(bench: Bench, advance: Advance) -> dict[str, Comparison]:
     return comparisons
 
 
-def _load(folder: Path, variant: Variant, device: torch.device) -> Model:
+def load_variant(folder: Path, variant: Variant, device: torch.device) -> Model:
+    """Load a model with its dials turned, and its experts as loud as its gain says.
+
+    Raises:
+        CheckpointError: the folder cannot be loaded.
+    """
     model = load_model(
         folder,
         changes=variant.changes,

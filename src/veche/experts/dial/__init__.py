@@ -1,0 +1,1 @@
+"""Turn a setting that moves no weight, and measure what it costs."""

@@ -1,0 +1,66 @@
+"""What was measured of one setting, window by window."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Context = Literal["short", "long"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowFigures:
+    """One context's predictions, a mean for each of W windows.
+
+    Attributes:
+        nll: of the setting, nats a token.
+        kl: KL(base‖setting), nats a token.
+        same: share of tokens after which both would choose the same next token greedily.
+        ece: expected calibration error of the setting, over all windows.
+    """
+
+    nll: tuple[float, ...]
+    kl: tuple[float, ...]
+    same: tuple[float, ...]
+    ece: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingFigures:
+    """One setting, measured.
+
+    Attributes:
+        value: of the dial.
+        contexts: the predictions in each context.
+        base_s: seconds of decode in each paired round, with the checkpoint's own setting.
+        turned_s: seconds with this one; both empty where the speed cannot differ.
+        experts: adaptive only: mean experts a token in each window of the longer context.
+        scale: adaptive only: the factor of exp(H).
+    """
+
+    value: float
+    contexts: Mapping[Context, WindowFigures]
+    base_s: tuple[float, ...] = ()
+    turned_s: tuple[float, ...] = ()
+    experts: tuple[float, ...] = ()
+    scale: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return asdict(self)
+
+
+def figures_of(raw: Mapping[str, Any]) -> SettingFigures:
+    """Return what `as_dict` gave.
+
+    Raises:
+        KeyError: a key is missing.
+        TypeError: a value is of another kind.
+    """
+    contexts = {
+        name: WindowFigures(
+            **{key: tuple(each[key]) for key in ("nll", "kl", "same")}, ece=float(each["ece"])
+        )
+        for name, each in raw["contexts"].items()
+    }
+    rest = {key: tuple(raw[key]) for key in ("base_s", "turned_s", "experts")}
+    return SettingFigures(value=float(raw["value"]), contexts=contexts, scale=raw["scale"], **rest)
