@@ -19,6 +19,7 @@ from veche.cli.ask import ask
 from veche.cli.build import build
 from veche.cli.carve import carve
 from veche.cli.demo import demo
+from veche.cli.dial import dial
 from veche.cli.doctor import doctor
 from veche.cli.experts import experts
 from veche.cli.export import export
@@ -67,7 +68,7 @@ def _root(
 
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
-    carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, demo,
+    carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, dial, demo,
     doctor,
 )  # fmt: skip
 for _command in _COMMANDS:

@@ -1,29 +1,23 @@
 """Turn a dial through its values, one model in memory at a time, and keep what is finished."""
 
-import gc
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.spec import ModelSpec
 from veche.core.errors import InputError
-from veche.core.progress import Advance, Progress, Silent
+from veche.core.progress import Progress, Silent
+from veche.experts.dial.bench import Bench, neighbours
 from veche.experts.dial.figures import SettingFigures
-from veche.experts.dial.measure import DialText, States, compared, states_of
-from veche.experts.dial.points import DialName, Points
+from veche.experts.dial.measure import DialText
+from veche.experts.dial.points import Points
 from veche.experts.dial.report import DialReport, row_of
-from veche.experts.dial.speed import NEW_TOKENS, paired_rounds
+from veche.experts.dial.speed import NEW_TOKENS
 from veche.experts.dial.store import DialStore, store_for
-from veche.experts.dial.turning import BASE, as_base, variant_of
-from veche.surgery.loading import Model, load_tokenizer
+from veche.surgery.loading import load_tokenizer
 from veche.surgery.verification.compare import windows
-from veche.surgery.verification.variants import Variant
 from veche.surgery.verification.verify import DeviceChoice, device_of
-from veche.surgery.verification.whole import load_variant
 
-_BASE_SETTING = "base"
 LONG_TOKENS = 1024
 """Of a window where neither the model nor the text is shorter: prefilling it stays affordable."""
 _FEWEST_WINDOWS = 2
@@ -76,13 +70,21 @@ def turn(
     dial_text = replace(dial_text, tokens=dial_text.tokens.to(device))
     bench = Bench(
         folder=folder,
+        spec=spec,
         text=dial_text,
         prompt=text,
         rounds=settings.rounds,
         store=_store(folder, dial_text, settings),
+        progress=progress,
     )
-    base, turned = bench.measured(points, progress)
-    every = sorted([base, *turned], key=lambda figures: figures.value)
+    base = replace(bench.base(), value=points.base)
+    turned = bench.settings(points.name, points.values)
+    fixed: list[SettingFigures] = []
+    if points.name == "adaptive":
+        own, wanted = points.base, neighbours(turned, spec.num_experts)
+        fixed = bench.settings("top_k", [value for value in wanted if value != own])
+        fixed = sorted([*fixed, base], key=_value)
+    rows = turned if points.name == "adaptive" else [*turned, base]
     return DialReport(
         dial=points.name,
         model=str(folder),
@@ -93,9 +95,17 @@ def turn(
         num_predictions=dial_text.num_predictions,
         rounds=settings.rounds,
         is_carved=spec.has_equal_routing_weights,
-        rows=tuple(row_of(each, base, new_tokens=NEW_TOKENS) for each in every),
+        rows=tuple(
+            row_of(each, base, new_tokens=NEW_TOKENS, fixed=fixed)
+            for each in sorted(rows, key=_value)
+        ),
+        fixed=tuple(row_of(each, base, new_tokens=NEW_TOKENS) for each in fixed),
         folder=str(bench.store.folder),
     )
+
+
+def _value(figures: SettingFigures) -> float:
+    return figures.value
 
 
 def text_of(folder: Path, spec: ModelSpec, text: str, settings: DialSettings) -> DialText:
@@ -109,8 +119,13 @@ def text_of(folder: Path, spec: ModelSpec, text: str, settings: DialSettings) ->
     long = settings.long_tokens
     if long is None:
         long = max(short, min(LONG_TOKENS, spec.position_limit, len(ids) // count))
+    if long < short:
+        raise InputError(
+            f"the long context of {long} tokens is shorter than the short one of {short}",
+            hint="give --long-tokens and --short-tokens the other way round",
+        )
     least = _FEWEST_WINDOWS * long if settings.long_tokens is None else count * long
-    if long < short or len(ids) < least:
+    if len(ids) < least:
         raise InputError(
             f"the text has {len(ids):,} tokens, and windows of {long:,} need at least {least:,}",
             hint="give a longer text with --text, or fewer or shorter windows",
@@ -127,88 +142,3 @@ def _store(folder: Path, text: DialText, settings: DialSettings) -> DialStore:
         "device": str(text.tokens.device),
     }
     return store_for(folder, measured)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """A model, what it reads, and where finished settings are kept.
-
-    Attributes:
-        folder: the checkpoint.
-        text: the windows, on the device.
-        prompt: what the clock's rounds begin with.
-        rounds: of the clock.
-        store: of finished settings.
-    """
-
-    folder: Path
-    text: DialText
-    prompt: str
-    rounds: int
-    store: DialStore
-
-    def measured(
-        self, points: Points, progress: Progress
-    ) -> tuple[SettingFigures, list[SettingFigures]]:
-        """Return the base's figures and those of each value; what is kept is not run again."""
-        kept = {value: self.store.load(_setting(points.name, value)) for value in points.values}
-        base = self.store.load(_BASE_SETTING)
-        missing = [value for value, figures in kept.items() if figures is None]
-        if found := len(kept) - len(missing):
-            progress.say(
-                f"{found} of {len(kept)} settings were measured before: {self.store.folder}"
-            )
-        if missing or base is None:
-            passes = len(self.text.tokens) * len(self.text.contexts)
-            per_value = 1 if points.name == "temperature" else passes + self.rounds
-            with progress.task(points.name, passes + len(missing) * per_value) as advance:
-                base = self._run(points.name, missing, kept, advance)
-        return replace(base, value=points.base), [each for each in kept.values() if each]
-
-    def _run(
-        self,
-        name: DialName,
-        missing: Sequence[float],
-        kept: dict[float, SettingFigures | None],
-        advance: Advance,
-    ) -> SettingFigures:
-        """Measure the base, then what is missing, keeping each as it is finished."""
-        model = self._load(BASE)
-        states = states_of(model, self.text, advance)
-        base = SettingFigures(value=0, contexts=compared(model, states, states, self.text))
-        self.store.save(_BASE_SETTING, base)
-        for value in missing:
-            if name == "temperature":
-                contexts = compared(model, states, states, self.text, temperature=value)
-                figures = SettingFigures(value=value, contexts=contexts)
-                advance(1)
-            else:
-                del model
-                model = self._load(variant_of(self.folder, name, value))
-                figures = self._turned(model, name, value, states, advance)
-            self.store.save(_setting(name, value), figures)
-            kept[value] = figures
-        return base
-
-    def _turned(
-        self, model: Model, name: DialName, value: float, base: States, advance: Advance
-    ) -> SettingFigures:
-        states = states_of(model, self.text, advance)
-        contexts = compared(model, base, states, self.text)
-        base_s, turned_s = paired_rounds(
-            model,
-            self.folder,
-            self.prompt,
-            as_base=partial(as_base, model, self.folder, name),
-            rounds=self.rounds,
-            advance=advance,
-        )
-        return SettingFigures(value=value, contexts=contexts, base_s=base_s, turned_s=turned_s)
-
-    def _load(self, variant: Variant) -> Model:
-        gc.collect()  # the model before this one, so that two are never in memory
-        return load_variant(self.folder, variant, self.text.tokens.device)
-
-
-def _setting(name: DialName, value: float) -> str:
-    return f"{name}-{value:.10g}"

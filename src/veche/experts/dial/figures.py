@@ -16,12 +16,14 @@ class WindowFigures:
         kl: KL(base‖setting), nats a token.
         same: share of tokens after which both would choose the same next token greedily.
         ece: expected calibration error of the setting, over all windows.
+        experts: adaptive only: mean experts a token, over all tokens of the window and all layers.
     """
 
     nll: tuple[float, ...]
     kl: tuple[float, ...]
     same: tuple[float, ...]
     ece: float
+    experts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,6 @@ class SettingFigures:
         contexts: the predictions in each context.
         base_s: seconds of decode in each paired round, with the checkpoint's own setting.
         turned_s: seconds with this one; both empty where the speed cannot differ.
-        experts: adaptive only: mean experts a token in each window of the longer context.
         scale: adaptive only: the factor of exp(H).
     """
 
@@ -41,7 +42,6 @@ class SettingFigures:
     contexts: Mapping[Context, WindowFigures]
     base_s: tuple[float, ...] = ()
     turned_s: tuple[float, ...] = ()
-    experts: tuple[float, ...] = ()
     scale: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,11 +56,16 @@ def figures_of(raw: Mapping[str, Any]) -> SettingFigures:
         KeyError: a key is missing.
         TypeError: a value is of another kind.
     """
-    contexts = {
-        name: WindowFigures(
-            **{key: tuple(each[key]) for key in ("nll", "kl", "same")}, ece=float(each["ece"])
-        )
-        for name, each in raw["contexts"].items()
-    }
-    rest = {key: tuple(raw[key]) for key in ("base_s", "turned_s", "experts")}
-    return SettingFigures(value=float(raw["value"]), contexts=contexts, scale=raw["scale"], **rest)
+    by_window = ("nll", "kl", "same", "experts")
+    return SettingFigures(
+        value=float(raw["value"]),
+        contexts={
+            name: WindowFigures(
+                **{key: tuple(each[key]) for key in by_window}, ece=float(each["ece"])
+            )
+            for name, each in raw["contexts"].items()
+        },
+        base_s=tuple(raw["base_s"]),
+        turned_s=tuple(raw["turned_s"]),
+        scale=raw["scale"],
+    )

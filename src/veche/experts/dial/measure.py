@@ -3,7 +3,7 @@
 Legend: W windows, T tokens of a window, P predictions of a window, H hidden size, V vocabulary.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,18 @@ class DialText:
         return self.tokens[:, -self.num_predictions :]
 
 
+def _nothing(context: Context) -> None:
+    """Do nothing after a window."""
+
+
 @torch.inference_mode()
-def states_of(model: Model, text: DialText, advance: Advance) -> dict[Context, Tensor]:
+def states_of(
+    model: Model,
+    text: DialText,
+    advance: Advance,
+    *,
+    after_window: Callable[[Context], None] = _nothing,
+) -> dict[Context, Tensor]:
     """Return what the output head reads where something is to be predicted.
 
     No dial touches the head, so these small states stand for the base's logits later on.
@@ -64,6 +74,7 @@ def states_of(model: Model, text: DialText, advance: Advance) -> dict[Context, T
         model: a causal language model of transformers.
         text: what it reads.
         advance: called with 1 for each window.
+        after_window: called with the context of each window that was read.
     """
     states: dict[Context, Tensor] = {}
     for context, num_tokens in text.contexts.items():
@@ -71,6 +82,7 @@ def states_of(model: Model, text: DialText, advance: Advance) -> dict[Context, T
         for tokens_T in text.tokens[:, -num_tokens:]:
             output = model.model(input_ids=tokens_T[None], use_cache=False)
             rows.append(output.last_hidden_state[0, -text.num_predictions - 1 : -1])
+            after_window(context)
             advance(1)
         states[context] = torch.stack(rows)
     return states

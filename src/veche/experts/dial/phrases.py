@@ -52,9 +52,9 @@ PHRASES: dict[str, Phrase] = {
         "ru": "длинный контекст: те же токены ({predictions}) окон: {windows} по {tokens}",
     },
     "legend": {
-        "en": "base: the checkpoint's own {base}. NLL and KL in nats a token; [ ]: 95 % intervals, "
+        "en": "*: the checkpoint's own {base}. NLL and KL in nats a token; [ ]: 95 % intervals, "
         "paired bootstrap over {windows} windows. Speed: median of {rounds} paired rounds.",
-        "ru": "база — своё значение чекпойнта, {base}. NLL и KL в натах на токен; [ ] — интервалы "
+        "ru": "* — своё значение чекпойнта, {base}. NLL и KL в натах на токен; [ ] — интервалы "
         "95 %, парный бутстрап по окнам: {windows}. Скорость — медиана парных замеров: {rounds}.",
     },
     "carved": {
@@ -69,9 +69,13 @@ PHRASES: dict[str, Phrase] = {
     "axis_kl": {"en": "KL to base, nats a token", "ru": "KL к базе, нат на токен"},
     "axis_top1": {"en": "same next token as base", "ru": "тот же токен, что у базы"},
     "axis_speed": {"en": "decode speed, × base", "ru": "скорость декодирования, × базы"},
+    "axis_ece": {"en": "calibration error (ECE)", "ru": "ошибка калибровки (ECE)"},
+    "axis_over_fixed": {
+        "en": "ΔNLL to fixed at equal mean",
+        "ru": "ΔNLL к постоянному при равном среднем",
+    },
     "curve_short": {"en": "short context", "ru": "короткий контекст"},
     "curve_long": {"en": "long context", "ru": "длинный контекст"},
-    "curve_base": {"en": "the checkpoint's own", "ru": "значение чекпойнта"},
     "curve_fixed": {"en": "fixed, {context}", "ru": "постоянно, {context}"},
     "curve_adaptive": {"en": "adaptive, {context}", "ru": "по энтропии, {context}"},
     "adaptive_wins": {

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from veche.experts.bootstrap import Interval, difference_interval, mean_interval, median_bounds
 from veche.experts.dial.figures import Context, SettingFigures, WindowFigures
@@ -21,6 +22,7 @@ class ContextRow:
         kl: KL(base‖setting), nats a token.
         top1_agreement: share of tokens after which both would choose the same next one greedily.
         ece: expected calibration error.
+        experts: adaptive only: mean experts a token.
         over_fixed: adaptive only: ΔNLL against fixed top-k at the same mean experts.
     """
 
@@ -29,6 +31,7 @@ class ContextRow:
     kl: Interval
     top1_agreement: Interval
     ece: float
+    experts: Interval | None = None
     over_fixed: Interval | None = None
 
 
@@ -42,7 +45,6 @@ class Row:
         contexts: the predictions in each context.
         tokens_per_s: of decode, median of the rounds; None where it was not measured.
         speed_ratio: median over rounds of base's seconds by this setting's, with its interval.
-        experts: adaptive only: mean experts a token.
         scale: adaptive only: the factor of exp(H).
     """
 
@@ -51,7 +53,6 @@ class Row:
     contexts: Mapping[Context, ContextRow]
     tokens_per_s: float | None = None
     speed_ratio: Interval | None = None
-    experts: Interval | None = None
     scale: float | None = None
 
 
@@ -125,48 +126,51 @@ def row_of(
         ratio_R = np.divide(figures.base_s, figures.turned_s)
         low, high = median_bounds(ratio_R)
         speed = Interval(mean=float(np.median(ratio_R)), low=low, high=high)
-    experts = mean_interval(figures.experts) if figures.experts else None
     return Row(
         value=figures.value,
         is_base=figures is base,
         contexts={
             name: _context_row(
-                each, base.contexts[name], _fixed_nll(name, experts, fixed) if fixed else None
+                each, base.contexts[name], {other.value: other.contexts[name] for other in fixed}
             )
             for name, each in figures.contexts.items()
         },
         tokens_per_s=new_tokens / float(np.median(figures.turned_s)) if speed else None,
         speed_ratio=speed,
-        experts=experts,
         scale=figures.scale,
     )
 
 
 def _context_row(
-    figures: WindowFigures, base: WindowFigures, fixed_nll_W: "np.ndarray[Any, Any] | None"
+    figures: WindowFigures, base: WindowFigures, fixed: Mapping[float, WindowFigures]
 ) -> ContextRow:
-    over = None if fixed_nll_W is None else difference_interval(fixed_nll_W, figures.nll)
+    experts = mean_interval(figures.experts) if figures.experts else None
+    over = None
+    if experts is not None and fixed:
+        over = difference_interval(fixed_nll(experts.mean, fixed), figures.nll)
     return ContextRow(
         nll=mean_interval(figures.nll),
         nll_delta=difference_interval(base.nll, figures.nll),
         kl=mean_interval(figures.kl),
         top1_agreement=mean_interval(figures.same),
         ece=figures.ece,
+        experts=experts,
         over_fixed=over,
     )
 
 
-def _fixed_nll(
-    context: Context, experts: Interval | None, fixed: Sequence[SettingFigures]
-) -> "np.ndarray[Any, Any]":
-    """Return each window's NLL with fixed top-k at the adaptive one's mean experts, [W].
+def fixed_nll(experts: float, fixed: Mapping[float, WindowFigures]) -> NDArray[np.float64]:
+    """Return each window's NLL with as many experts for every token, [W].
 
-    Between two whole numbers it is interpolated, as if tokens were dealt to both at random.
+    Between whole numbers k and k + 1 it is interpolated, as if windows were dealt to both at random
+    in that proportion.
+
+    Args:
+        experts: a number of experts, whole or not.
+        fixed: figures of fixed top-k, by k in ascending order; those on both sides are needed.
     """
-    assert experts is not None  # noqa: S101  # an adaptive setting has them
-    ks = [each.value for each in fixed]
-    nll_KW = np.array([each.contexts[context].nll for each in fixed])
-    return np.array([np.interp(experts.mean, ks, nll_K) for nll_K in nll_KW.T])
+    nll_WK = np.array([figures.nll for figures in fixed.values()]).T
+    return np.array([np.interp(experts, list(fixed), nll_K) for nll_K in nll_WK])
 
 
 def _row_dict(row: Row) -> dict[str, Any]:
@@ -178,15 +182,13 @@ def _row_dict(row: Row) -> dict[str, Any]:
         "tokens_per_s": row.tokens_per_s,
         "speed_ratio": None if speed is None else speed.mean,
         "speed_ratio_interval": None if speed is None else speed.as_list(),
-        "experts": None if row.experts is None else row.experts.mean,
-        "experts_interval": None if row.experts is None else row.experts.as_list(),
         "scale": row.scale,
     }
 
 
 def _context_dict(row: ContextRow) -> dict[str, Any]:
     figures: dict[str, Any] = {}
-    for key in ("nll", "nll_delta", "kl", "top1_agreement", "over_fixed"):
+    for key in ("nll", "nll_delta", "kl", "top1_agreement", "experts", "over_fixed"):
         interval = getattr(row, key)
         figures[key] = None if interval is None else interval.mean
         figures[f"{key}_interval"] = None if interval is None else interval.as_list()

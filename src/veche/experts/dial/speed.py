@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from veche.core.progress import Advance
 from veche.engines.embedded.engine import EmbeddedEngine
 from veche.engines.embedded.loading import LoadedModel
-from veche.engines.protocol import Branch, Sampling
+from veche.engines.protocol import AdaptiveExperts, Branch, Capture, Sampling
 from veche.surgery.loading import Model, load_tokenizer
 
 NEW_TOKENS = 24
@@ -23,6 +24,7 @@ def paired_rounds(
     as_base: Callable[[], AbstractContextManager[None]],
     rounds: int,
     advance: Advance,
+    experts: AdaptiveExperts | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the seconds in which each round decodes NEW_TOKENS, as the base and as turned.
 
@@ -36,6 +38,7 @@ def paired_rounds(
         as_base: gives the model the base's setting while a block runs.
         rounds: how many count.
         advance: called with 1 for each round.
+        experts: how many each token uses as turned; the base always uses the checkpoint's number.
     """
     if not rounds:
         return (), ()
@@ -49,9 +52,15 @@ def paired_rounds(
         )
     )
     trunk = engine.open_trunk(system="", user=prompt[:_PROMPT_CHARACTERS])
-    branch = Branch(voice="clock", instruction="", sampling=Sampling(max_new_tokens=NEW_TOKENS))
+    base = Branch(
+        voice="clock",
+        instruction="",
+        sampling=Sampling(max_new_tokens=NEW_TOKENS),
+        capture=Capture(routing=False),
+    )
+    turned = replace(base, num_experts_per_tok=experts)
 
-    def seconds() -> float:
+    def seconds(branch: Branch) -> float:
         start = time.perf_counter()
         engine.decode(trunk, [branch])
         return time.perf_counter() - start
@@ -61,9 +70,9 @@ def paired_rounds(
         for is_base in (True, False) if index % 2 else (False, True):
             if is_base:
                 with as_base():
-                    base_s.append(seconds())
+                    base_s.append(seconds(base))
             else:
-                turned_s.append(seconds())
+                turned_s.append(seconds(turned))
         if index:
             advance(1)
     engine.close_trunk(trunk)
