@@ -63,12 +63,13 @@ def verdict(report: DialReport, context: Context, language: Language) -> str:
 
 
 def _table(report: DialReport, context: Context, language: Language) -> Table:
-    keys = ["nll", "nll_delta", "kl", "top1"]
-    keys += {"adaptive": ["experts", "over_fixed"], "temperature": ["ece"]}.get(report.dial, [])
+    keys = ["nll", "nll_delta"]
+    keys += ["experts", "over_fixed"] if report.dial == "adaptive" else ["kl", "top1"]
+    keys += ["ece"] if report.dial == "temperature" else []
     has_speed = any(row.speed_ratio for row in report.rows)
     keys += ["speed", "speed_ratio"] if has_speed else []
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(phrase(f"dial_{report.dial}", language))
+    table.add_column(report.dial)
     for key in keys:
         table.add_column(phrase(f"col_{key}", language), justify="right")
     for row in report.rows:
@@ -95,7 +96,7 @@ def _cell(key: str, row: Row, context: Context) -> str:
         "speed_ratio": (row.speed_ratio, ".2f"),
     }
     interval, form = intervals[key]
-    if interval is None or (row.is_base and key != "nll"):
+    if interval is None or row.is_base:
         return "–"
     low, high = (format(end, form) for end in (interval.low, interval.high))
-    return f"{format(interval.mean, form)} [{low}, {high}]"
+    return f"{format(interval.mean, form)}\n[{low}, {high}]"

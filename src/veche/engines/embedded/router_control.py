@@ -75,6 +75,11 @@ class RouterControl:
         """How many experts the checkpoint gives a token; 0 without routers."""
         return self._rule.top_k
 
+    @property
+    def logit_unit(self) -> float:
+        """What these routers' logits are divided by to be in nats; see `AdaptiveExperts`."""
+        return self._rule.logit_unit
+
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Keep hooks in place until the block ends, however it ends."""

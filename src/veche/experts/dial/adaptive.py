@@ -62,16 +62,16 @@ def router_counts(model: Model, text: DialText, advance: Advance) -> NDArray[np.
         for tokens_T in text.tokens[:, -text.short_tokens :]:
             model.model(input_ids=tokens_T[None], use_cache=False)
             (row,) = control.take()
-            counts.append(_counts(row.logits / control.logit_unit).ravel())
+            if row.logits is not None:  # they were asked for
+                counts.append(_counts(row.logits, control.logit_unit).ravel())
             advance(1)
     return np.concatenate(counts)
 
 
-def _counts(logits_SLE: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return exp(H(softmax)) over the last axis."""
-    shifted = logits_SLE.astype(np.float64)
-    shifted -= shifted.max(-1, keepdims=True)
-    probs = np.exp(shifted)
+def _counts(logits_SLE: NDArray[np.float32], unit: float) -> NDArray[np.float64]:
+    """Return exp(H(softmax(logits/unit))) of each token in each layer, [S, L]."""
+    scores_SLE = logits_SLE.astype(np.float64) / unit
+    probs = np.exp(scores_SLE - scores_SLE.max(-1, keepdims=True))
     return np.exp(entropy(probs / probs.sum(-1, keepdims=True)))
 
 

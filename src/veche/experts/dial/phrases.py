@@ -37,12 +37,12 @@ PHRASES: dict[str, Phrase] = {
     "col_nll": {"en": "NLL", "ru": "NLL"},
     "col_nll_delta": {"en": "ΔNLL", "ru": "ΔNLL"},
     "col_kl": {"en": "KL", "ru": "KL"},
-    "col_top1": {"en": "same next token", "ru": "тот же токен"},
+    "col_top1": {"en": "same token", "ru": "тот же токен"},
     "col_speed": {"en": "tok/s", "ru": "ток/с"},
     "col_speed_ratio": {"en": "× base", "ru": "× базы"},
     "col_ece": {"en": "ECE", "ru": "ECE"},
-    "col_experts": {"en": "experts", "ru": "экспертов"},
-    "col_over_fixed": {"en": "ΔNLL to fixed", "ru": "ΔNLL к постоянным"},
+    "col_experts": {"en": "experts", "ru": "эксп."},
+    "col_over_fixed": {"en": "ΔNLL to fixed", "ru": "Δ к пост."},
     "short": {
         "en": "short context: the last {predictions} tokens of {windows} windows of {tokens}",
         "ru": "короткий контекст: последние токены ({predictions}) окон: {windows} по {tokens}",
@@ -71,8 +71,14 @@ PHRASES: dict[str, Phrase] = {
     "axis_speed": {"en": "decode speed, × base", "ru": "скорость декодирования, × базы"},
     "axis_ece": {"en": "calibration error (ECE)", "ru": "ошибка калибровки (ECE)"},
     "axis_over_fixed": {
-        "en": "ΔNLL to fixed at equal mean",
-        "ru": "ΔNLL к постоянному при равном среднем",
+        "en": "ΔNLL to fixed",
+        "ru": "ΔNLL к постоянному",
+    },
+    "caption": {
+        "en": "Bands: 95 % intervals, paired bootstrap over {windows} windows; dotted: {base}, the "
+        "checkpoint's own. Short context: {short} tokens, long: {long}.",
+        "ru": "Полосы — интервалы 95 %, парный бутстрап по окнам: {windows}; пунктир — {base}, "
+        "значение чекпойнта. Короткий контекст — {short} токенов, длинный — {long}.",
     },
     "curve_short": {"en": "short context", "ru": "короткий контекст"},
     "curve_long": {"en": "long context", "ru": "длинный контекст"},

@@ -37,6 +37,16 @@ def plot_dial(path: Path, report: DialReport, *, language: Language = "en") -> N
         _draw_adaptive(figure, report, language)
     else:
         _draw_panels(figure, report, language)
+    tokens = report.context_tokens
+    caption = phrase(
+        "caption",
+        language,
+        windows=report.num_windows,
+        base=f"{report.base:g}",
+        short=tokens["short"],
+        long=tokens.get("long", tokens["short"]),
+    )
+    figure.supxlabel(caption, fontsize=9, color=_GREY)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     with atomic_writer(path) as file:
