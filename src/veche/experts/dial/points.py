@@ -61,6 +61,7 @@ def chosen_points(
         values, reason = _default_values(dial, spec), _default_reason(dial, spec, language)
     else:
         values, reason = _parsed(dial, text, language)
+    _require_few(dial, len(values))
     for value in values:
         _require_possible(dial, value, spec)
     base = base_value(dial, spec)
@@ -159,7 +160,7 @@ def _require_few(name: DialName, count: int) -> None:
     if count > MOST_POINTS:
         raise InputError(
             f"{name}: {count:,} values are too many to measure, at most {MOST_POINTS} are",
-            hint="take a larger step, e.g. 4..16:4",
+            hint="name fewer, or take a larger step, e.g. 4..16:4",
         )
 
 
