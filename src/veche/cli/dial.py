@@ -17,37 +17,44 @@ from veche.cli.verify import DeviceOption
 if TYPE_CHECKING:
     from veche.core.language import Language
     from veche.experts.dial.points import Points
+    from veche.experts.dial.report import DialReport
+
+
+NameArgument = Annotated[
+    str, typer.Argument(help="top_k, rope_theta, yarn, temperature, or adaptive.")
+]
+ValuesArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="a..b, a..b:step, or values with commas; adaptive: mean experts a token.",
+        show_default="a few, with their reason",
+    ),
+]
+TextOption = Annotated[
+    Path | None,
+    typer.Option(help="Text to measure on.", show_default="half of Python's own help texts"),
+]
+WindowsOption = Annotated[
+    int, typer.Option("--windows", min=2, help="Windows of text, which intervals resample.")
+]
+LongOption = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        help="Tokens of the long context.",
+        show_default="1024, or what model and text allow",
+    ),
+]
 
 
 def dial(
-    name: Annotated[
-        str,
-        typer.Argument(help="top_k, rope_theta, yarn, temperature, or adaptive."),
-    ],
+    name: NameArgument,
     model: Annotated[Path, typer.Option(help="The model folder; only read.")],
-    values: Annotated[
-        str | None,
-        typer.Argument(
-            help="a..b, a..b:step, or values with commas; adaptive: mean experts a token.",
-            show_default="a few, with their reason",
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option(help="Text to measure on.", show_default="half of Python's own help texts"),
-    ] = None,
-    num_windows: Annotated[
-        int, typer.Option("--windows", min=2, help="Windows of text, which intervals resample.")
-    ] = 16,
+    values: ValuesArgument = None,
+    text: TextOption = None,
+    num_windows: WindowsOption = 16,
     short_tokens: Annotated[int, typer.Option(min=16, help="Tokens of the short context.")] = 256,
-    long_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=16,
-            help="Tokens of the long context.",
-            show_default="1024, or what model and text allow",
-        ),
-    ] = None,
+    long_tokens: LongOption = None,
     rounds: Annotated[
         int, typer.Option(min=0, help="Paired rounds of the clock; 0 leaves out the speed.")
     ] = 5,
@@ -65,19 +72,31 @@ def dial(
 
     Settings that are finished are kept: an interrupted command goes on where it was.
     """
-    from veche.core.extras import require_extra
-    from veche.core.files import read_text, write_json
-
     language = chosen_language(lang)
+    points = _points(name, values, model, language)
+    amount = (num_windows, short_tokens, long_tokens, rounds)
+    report = _measured(model, points, text, amount, device)
+    _finish(report, out, language, as_json=as_json)
+
+
+def _measured(
+    model: Path,
+    points: "Points",
+    text: Path | None,
+    amount: tuple[int, int, int | None, int],
+    device: DeviceOption,
+) -> "DialReport":
+    from veche.core.extras import require_extra
+    from veche.core.files import read_text
+
     for extra in ("model", "plots"):
         require_extra(extra)
-    points = _points(name, values, model, language)
     given = None if text is None else read_text(text)
     from veche.experts.dial.dial import DialSettings, turn
-    from veche.experts.dial.picture import plot_dial
     from veche.surgery.carving.calibration import heldout_text
 
-    report = turn(
+    num_windows, short_tokens, long_tokens, rounds = amount
+    return turn(
         model,
         points,
         heldout_text() if given is None else given,
@@ -90,16 +109,22 @@ def dial(
         ),
         progress=TerminalProgress(),
     )
-    picture = (out or Path(report.folder)) / f"dial-{name}.png"
+
+
+def _finish(report: "DialReport", out: Path | None, language: "Language", *, as_json: bool) -> None:
+    """Write the picture and, where asked for, the figures; print them."""
+    from veche.cli.dial_view import show_dial
+    from veche.core.files import write_json
+    from veche.experts.dial.picture import plot_dial
+
+    picture = (out or Path(report.folder)) / f"dial-{report.dial}.png"
     plot_dial(picture, report, language=language)
     result = {**report.as_dict(), "picture": str(picture)}
     if out is not None:
-        write_json(out / f"dial-{name}.json", result)
+        write_json(out / f"dial-{report.dial}.json", result)
     if as_json:
         print_json(result)
     else:
-        from veche.cli.dial_view import show_dial
-
         show_dial(report, picture, language)
 
 

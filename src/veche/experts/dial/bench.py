@@ -17,7 +17,7 @@ from veche.experts.dial.adaptive import adaptive_states, router_counts, rule_for
 from veche.experts.dial.figures import SettingFigures
 from veche.experts.dial.measure import DialText, States, compared, states_of
 from veche.experts.dial.points import DialName
-from veche.experts.dial.speed import paired_rounds
+from veche.experts.dial.speed import Clock
 from veche.experts.dial.store import DialStore
 from veche.experts.dial.turning import BASE, as_base, variant_of
 from veche.surgery.loading import Model
@@ -35,8 +35,7 @@ class Bench:
         folder: the checkpoint.
         spec: of it.
         text: the windows, on the device.
-        prompt: what the clock's rounds begin with.
-        rounds: of the clock.
+        clock: of decoding.
         store: of finished settings.
         progress: where to report.
     """
@@ -44,8 +43,7 @@ class Bench:
     folder: Path
     spec: ModelSpec
     text: DialText
-    prompt: str
-    rounds: int
+    clock: Clock
     store: DialStore
     progress: Progress
     _states: States | None = None
@@ -88,7 +86,7 @@ class Bench:
         if name == "temperature":
             return num_values
         calibration = len(self.text.tokens) if name == "adaptive" else 0
-        return calibration + num_values * (self._passes + self.rounds)
+        return calibration + num_values * (self._passes + self.clock.rounds)
 
     def _measurer(
         self, name: DialName, base: States, advance: Advance
@@ -117,14 +115,8 @@ class Bench:
         model = self._load(BASE)
         states, experts = adaptive_states(model, rule, self.text, advance)
         contexts = compared(model, base, states, self.text)
-        base_s, turned_s = paired_rounds(
-            model,
-            self.folder,
-            self.prompt,
-            as_base=nullcontext,
-            rounds=self.rounds,
-            advance=advance,
-            experts=rule,
+        base_s, turned_s = self.clock.paired_rounds(
+            model, as_base=nullcontext, advance=advance, experts=rule
         )
         return SettingFigures(
             value=value,
@@ -143,13 +135,8 @@ class Bench:
         model = self._load(variant_of(self.folder, name, value))
         states = states_of(model, self.text, advance)
         contexts = compared(model, base, states, self.text)
-        base_s, turned_s = paired_rounds(
-            model,
-            self.folder,
-            self.prompt,
-            as_base=partial(as_base, model, self.folder, name),
-            rounds=self.rounds,
-            advance=advance,
+        base_s, turned_s = self.clock.paired_rounds(
+            model, as_base=partial(as_base, model, self.folder, name), advance=advance
         )
         return SettingFigures(value=value, contexts=contexts, base_s=base_s, turned_s=turned_s)
 

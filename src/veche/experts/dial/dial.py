@@ -12,7 +12,7 @@ from veche.experts.dial.figures import SettingFigures
 from veche.experts.dial.measure import DialText
 from veche.experts.dial.points import Points
 from veche.experts.dial.report import DialReport, row_of
-from veche.experts.dial.speed import NEW_TOKENS
+from veche.experts.dial.speed import NEW_TOKENS, Clock
 from veche.experts.dial.store import DialStore, store_for
 from veche.surgery.loading import load_tokenizer
 from veche.surgery.verification.compare import windows
@@ -72,8 +72,7 @@ def turn(
         folder=folder,
         spec=spec,
         text=dial_text,
-        prompt=text,
-        rounds=settings.rounds,
+        clock=Clock(folder=folder, prompt=text, rounds=settings.rounds),
         store=_store(folder, dial_text, settings),
         progress=progress,
     )

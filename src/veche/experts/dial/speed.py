@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from veche.core.progress import Advance
@@ -14,66 +14,76 @@ from veche.surgery.loading import Model, load_tokenizer
 
 NEW_TOKENS = 24
 _PROMPT_CHARACTERS = 400
+_BRANCH = Branch(
+    voice="clock",
+    instruction="",
+    sampling=Sampling(max_new_tokens=NEW_TOKENS),
+    capture=Capture(routing=False),
+)
 
 
-def paired_rounds(
-    model: Model,
-    folder: Path,
-    prompt: str,
-    *,
-    as_base: Callable[[], AbstractContextManager[None]],
-    rounds: int,
-    advance: Advance,
-    experts: AdaptiveExperts | None = None,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the seconds in which each round decodes NEW_TOKENS, as the base and as turned.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """Measures decoding of NEW_TOKENS behind a short trunk.
 
-    Within a round the two take turns, and who is first changes from round to round, so that what
-    else happens on the machine meets both. A first round warms up and does not count.
-
-    Args:
-        model: as turned.
-        folder: its checkpoint.
+    Attributes:
+        folder: the checkpoint.
         prompt: a text whose beginning is the trunk.
-        as_base: gives the model the base's setting while a block runs.
         rounds: how many count.
-        advance: called with 1 for each round.
-        experts: how many each token uses as turned; the base always uses the checkpoint's number.
     """
-    if not rounds:
-        return (), ()
-    engine = EmbeddedEngine(
-        LoadedModel(
-            name=folder.name,
+
+    folder: Path
+    prompt: str
+    rounds: int
+
+    def paired_rounds(
+        self,
+        model: Model,
+        *,
+        as_base: Callable[[], AbstractContextManager[None]],
+        advance: Advance,
+        experts: AdaptiveExperts | None = None,
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return the seconds of each round as the base, and as turned.
+
+        Within a round the two take turns, and who is first changes from round to round, so that
+        what else happens on the machine meets both. A first round warms up and does not count.
+
+        Args:
+            model: as turned.
+            as_base: gives the model the base's setting while a block runs.
+            advance: called with 1 for each round.
+            experts: how many each token uses as turned; the base uses the checkpoint's number.
+        """
+        if not self.rounds:
+            return (), ()
+        engine = self._engine(model)
+        trunk = engine.open_trunk(system="", user=self.prompt[:_PROMPT_CHARACTERS])
+
+        def seconds(branch: Branch) -> float:
+            start = time.perf_counter()
+            engine.decode(trunk, [branch])
+            return time.perf_counter() - start
+
+        base_s, turned_s = [], []
+        for index in range(self.rounds + 1):
+            for is_base in (True, False) if index % 2 else (False, True):
+                if is_base:
+                    with as_base():
+                        base_s.append(seconds(_BRANCH))
+                else:
+                    turned_s.append(seconds(replace(_BRANCH, num_experts_per_tok=experts)))
+            if index:
+                advance(1)
+        engine.close_trunk(trunk)
+        return tuple(base_s[1:]), tuple(turned_s[1:])
+
+    def _engine(self, model: Model) -> EmbeddedEngine:
+        loaded = LoadedModel(
+            name=self.folder.name,
             model=model,
-            tokenizer=load_tokenizer(folder),
+            tokenizer=load_tokenizer(self.folder),
             end_ids=frozenset(),  # so that every round decodes equally many
             context_tokens=int(model.config.max_position_embeddings),
         )
-    )
-    trunk = engine.open_trunk(system="", user=prompt[:_PROMPT_CHARACTERS])
-    base = Branch(
-        voice="clock",
-        instruction="",
-        sampling=Sampling(max_new_tokens=NEW_TOKENS),
-        capture=Capture(routing=False),
-    )
-    turned = replace(base, num_experts_per_tok=experts)
-
-    def seconds(branch: Branch) -> float:
-        start = time.perf_counter()
-        engine.decode(trunk, [branch])
-        return time.perf_counter() - start
-
-    base_s, turned_s = [], []
-    for index in range(rounds + 1):
-        for is_base in (True, False) if index % 2 else (False, True):
-            if is_base:
-                with as_base():
-                    base_s.append(seconds(base))
-            else:
-                turned_s.append(seconds(turned))
-        if index:
-            advance(1)
-    engine.close_trunk(trunk)
-    return tuple(base_s[1:]), tuple(turned_s[1:])
+        return EmbeddedEngine(loaded)
