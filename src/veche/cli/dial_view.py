@@ -25,16 +25,11 @@ def show_dial(report: DialReport, picture: Path, language: Language) -> None:
         )
         stdout.print(heading)
         stdout.print(_table(report, context, language))
-    stdout.print(
-        phrase(
-            "legend",
-            language,
-            base=f"{report.base:g}",
-            windows=report.num_windows,
-            rounds=report.rounds,
-        ),
-        soft_wrap=True,
-    )
+    base = f"{report.base:g}"
+    legend = phrase("legend", language, base=base, windows=report.num_windows)
+    stdout.print(legend, soft_wrap=True)
+    if _has_speed(report):
+        stdout.print(phrase("legend_speed", language, rounds=report.rounds), soft_wrap=True)
     if report.is_carved and report.dial in ("top_k", "adaptive"):
         stdout.print(phrase("carved", language), soft_wrap=True)
     if report.dial == "adaptive":
@@ -66,8 +61,7 @@ def _table(report: DialReport, context: Context, language: Language) -> Table:
     keys = ["nll", "nll_delta"]
     keys += ["experts", "over_fixed"] if report.dial == "adaptive" else ["kl", "top1"]
     keys += ["ece"] if report.dial == "temperature" else []
-    has_speed = any(row.speed_ratio for row in report.rows)
-    keys += ["speed", "speed_ratio"] if has_speed else []
+    keys += ["speed", "speed_ratio"] if _has_speed(report) else []
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column(report.dial)
     for key in keys:
@@ -76,6 +70,10 @@ def _table(report: DialReport, context: Context, language: Language) -> Table:
         star = " *" if row.is_base else ""
         table.add_row(f"{row.value:g}{star}", *(_cell(key, row, context) for key in keys))
     return table
+
+
+def _has_speed(report: DialReport) -> bool:
+    return any(row.speed_ratio for row in report.rows)
 
 
 def _cell(key: str, row: Row, context: Context) -> str:

@@ -53,11 +53,15 @@ PHRASES: dict[str, Phrase] = {
     },
     "legend": {
         "en": "*: the checkpoint's own {base}. NLL and KL in nats a token; [ ]: 95 % intervals, "
-        "paired bootstrap over {windows} windows. Speed: median of {rounds} paired rounds; rows are "
-        "measured one after the other, so compare × base, not tok/s.",
+        "paired bootstrap over {windows} windows.",
         "ru": "* — своё значение чекпойнта, {base}. NLL и KL в натах на токен; [ ] — интервалы "
-        "95 %, парный бутстрап по окнам: {windows}. Скорость — медиана парных замеров: {rounds}; "
-        "строки измерены в разное время, поэтому сравнивайте × базы, а не ток/с.",
+        "95 %, парный бутстрап по окнам: {windows}.",
+    },
+    "legend_speed": {
+        "en": "Speed: median of {rounds} paired rounds; rows were measured one after the other, so "
+        "compare × base rather than tok/s.",
+        "ru": "Скорость — медиана парных замеров: {rounds}; строки измерены в разное время, "
+        "поэтому сравнивайте × базы, а не ток/с.",
     },
     "carved": {
         "en": "This model was carved: its experts are rescaled by k'/k with every top-k, as veche "
