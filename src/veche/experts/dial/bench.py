@@ -118,6 +118,7 @@ class Bench:
         base_s, turned_s = self.clock.paired_rounds(
             model, as_base=nullcontext, advance=advance, experts=rule
         )
+        self._variant = None  # the clock's engine has changed the model: load it anew
         return SettingFigures(
             value=value,
             contexts={

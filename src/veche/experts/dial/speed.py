@@ -14,6 +14,8 @@ from veche.surgery.loading import Model, load_tokenizer
 
 NEW_TOKENS = 24
 _PROMPT_CHARACTERS = 400
+_MEMORY_BYTES = 1 << 30
+"""For keys and values of a few hundred tokens."""
 _BRANCH = Branch(
     voice="clock",
     instruction="",
@@ -48,6 +50,7 @@ class Clock:
 
         Within a round the two take turns, and who is first changes from round to round, so that
         what else happens on the machine meets both. A first round warms up and does not count.
+        The engine changes the model's attention for its own: measure answers before, not after.
 
         Args:
             model: as turned.
@@ -85,5 +88,8 @@ class Clock:
             tokenizer=load_tokenizer(self.folder),
             end_ids=frozenset(),  # so that every round decodes equally many
             context_tokens=int(model.config.max_position_embeddings),
+            folder=self.folder,
+            changes=(),
+            memory_bytes=_MEMORY_BYTES,
         )
         return EmbeddedEngine(loaded)
