@@ -1,5 +1,6 @@
 """What `veche dial` prints for people."""
 
+import math
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -96,5 +97,7 @@ def _cell(key: str, row: Row, context: Context) -> str:
     interval, form = intervals[key]
     if interval is None or row.is_base:
         return "–"
+    if math.isnan(interval.low):
+        return format(interval.mean, form)
     low, high = (format(end, form) for end in (interval.low, interval.high))
     return f"{format(interval.mean, form)}\n[{low}, {high}]"

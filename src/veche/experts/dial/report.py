@@ -1,5 +1,6 @@
 """The dial's figures with their intervals: what was measured, resampled by windows."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from veche.experts.bootstrap import Interval, difference_interval, mean_interval, median_bounds
 from veche.experts.dial.figures import Context, SettingFigures, WindowFigures
 from veche.experts.dial.points import DialName
+
+_FEWEST_ROUNDS = 5
+"""Of the clock, for an interval: fewer, resampled, would claim to know what they cannot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +48,8 @@ class Row:
         is_base: whether it is the checkpoint's own.
         contexts: the predictions in each context.
         tokens_per_s: of decode, median of the rounds; None where it was not measured.
-        speed_ratio: median over rounds of base's seconds by this setting's, with its interval.
+        speed_ratio: median over rounds of base's seconds by this setting's; its interval is
+            NaN where there are fewer than five.
         scale: adaptive only: the factor of exp(H).
     """
 
@@ -124,7 +129,8 @@ def row_of(
     speed = None
     if figures.turned_s:
         ratio_R = np.divide(figures.base_s, figures.turned_s)
-        low, high = median_bounds(ratio_R)
+        is_enough = len(ratio_R) >= _FEWEST_ROUNDS
+        low, high = median_bounds(ratio_R) if is_enough else (math.nan, math.nan)
         speed = Interval(mean=float(np.median(ratio_R)), low=low, high=high)
     return Row(
         value=figures.value,
