@@ -1,7 +1,6 @@
 """Draw a dial: what each value costs, with its intervals."""
 
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from veche.experts.bootstrap import Interval
 from veche.experts.dial.figures import Context
 from veche.experts.dial.phrases import phrase
 from veche.experts.dial.report import ContextRow, DialReport, Row
-from veche.experts.plots import figure_class
+from veche.experts.figure import new_figure, png_of
 
 _DPI = 120
 _COLORS: dict[Context, str] = {"short": "#1b6ca8", "long": "#c1571a"}
@@ -30,7 +29,7 @@ def plot_dial(path: Path, report: DialReport, *, language: Language = "en") -> N
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figure = figure_class()(figsize=(11, 8.2), dpi=_DPI, layout="constrained")
+    figure = new_figure(figsize=(11, 8.2), dpi=_DPI)
     title = phrase("title", language, name=report.dial, model=Path(report.model).name)
     figure.suptitle(title, fontsize=15, fontweight="bold")
     if report.dial == "adaptive":
@@ -47,10 +46,8 @@ def plot_dial(path: Path, report: DialReport, *, language: Language = "en") -> N
         long=tokens.get("long", tokens["short"]),
     )
     figure.supxlabel(caption, fontsize=9, color=_GREY)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
     with atomic_writer(path) as file:
-        file.write(buffer.getvalue())
+        file.write(png_of(figure))
 
 
 def _draw_panels(figure: Any, report: DialReport, language: Language) -> None:
