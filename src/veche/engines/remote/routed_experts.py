@@ -72,8 +72,8 @@ def read_routing(text: str, style: RoutingStyle, shape: RouterShape, *, num_toke
     """Return the routing of an answer's tokens that were fed back: all but the last.
 
     vLLM sends a .npy file of [R, A, k], SGLang the bare int32 of the same array, both as base64;
-    row r is of one token, the last row of the last token but one. Neither sends weights: they are
-    NaN.
+    row r is of one token, the last row of the last token but one. Neither sends weights: equal
+    shares 1/k stand for them, which say that an expert was used and no more.
 
     Raises:
         EngineError: it is something else.
@@ -89,7 +89,7 @@ def read_routing(text: str, style: RoutingStyle, shape: RouterShape, *, num_toke
     ids_TLk = ids_RLk[len(ids_RLk) - num_rows :].astype(np.uint16)
     return Routing(
         expert_ids=ids_TLk,
-        weights=np.full(ids_TLk.shape, np.nan, np.float16),
+        weights=np.full(ids_TLk.shape, 1 / shape.top_k, np.float16),
         num_experts=shape.num_experts,
     )
 
