@@ -7,6 +7,8 @@ expert sets are compared for each layer and token, router logits and next-token 
 Speed: every side decodes the same number of tokens, alone and as a batch of 5 branches, behind the
 same trunk; a llama.cpp side with `routing` has its routers listened to, one without has not.
 Rounds are paired: each measures all sides, in alternating order, and medians are of rounds.
+With --threads, speed is tokens per second of one thread's CPU time and not of the clock's, so that
+others who use the machine change little.
 """
 
 import argparse
@@ -16,11 +18,13 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from veche.engines import llamacpp, transformers
 from veche.engines.protocol import Branch, BranchResult, Capture, Sampling, scoring
@@ -123,6 +127,8 @@ def _log_softmax(logits_TV: np.ndarray) -> np.ndarray:
 
 
 def _speed(arguments: argparse.Namespace, files: dict[str, Path]) -> dict[str, dict[str, float]]:
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     engines: dict[str, Any] = {}
     for dtype in ("float32", "bfloat16"):
         engines[f"transformers {dtype}"] = transformers.create(arguments.model, dtype=dtype)
@@ -137,7 +143,8 @@ def _speed(arguments: argparse.Namespace, files: dict[str, Path]) -> dict[str, d
         for name in list(sides) if index % 2 else list(reversed(sides)):
             for width, measured in rounds[name].items():
                 is_heard = not name.startswith("llama.cpp") or name.endswith("routing")
-                rate = _rate(engines[name], sides[name], width, arguments.new, is_heard)
+                clock = time.process_time if arguments.threads else time.perf_counter
+                rate = _rate(engines[name], sides[name], width, arguments.new, is_heard, clock)
                 measured.extend([rate] if index else [])  # the first round only warms up
     return {
         name: {f"{width} branches": statistics.median(rates) for width, rates in measured.items()}
@@ -150,7 +157,14 @@ def _trunk(engine: Any, num_tokens: int) -> Any:
     return engine.open_trunk(system=_SYSTEM, user=words)
 
 
-def _rate(engine: Any, trunk: Any, num_branches: int, num_new: int, is_heard: bool) -> float:
+def _rate(
+    engine: Any,
+    trunk: Any,
+    num_branches: int,
+    num_new: int,
+    is_heard: bool,
+    clock: Callable[[], float],
+) -> float:
     asked = [
         Branch(
             voice=task,
@@ -160,9 +174,9 @@ def _rate(engine: Any, trunk: Any, num_branches: int, num_new: int, is_heard: bo
         )
         for task in _TASKS[:num_branches]
     ]
-    start = time.perf_counter()
+    start = clock()
     results = engine.decode(trunk, asked)
-    elapsed = time.perf_counter() - start
+    elapsed = clock() - start
     return sum(len(result.token_ids) for result in results) / elapsed
 
 

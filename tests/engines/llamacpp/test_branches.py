@@ -251,6 +251,25 @@ def test_what_does_not_fit_is_refused_before_any_work(load):
     assert engine._cells.num_used == 0
 
 
+def test_a_full_cache_with_holes_is_used_to_the_last_token(load, reference_of):
+    engine = load("qwen3_moe", cache_tokens=512, max_sequences=8)
+    trunks = [engine.open_text("голос " * 9) for _ in range(4)]
+    assert 4 * trunks[0].num_tokens >= 400
+    for trunk in trunks[::2]:
+        engine.close_trunk(trunk)
+    free = engine._cells.num_cells - engine._cells.num_used
+    long = engine.open_text("a" * (free - 1))
+    assert engine._cells.num_used == 512
+    for trunk in (long, *trunks[1::2]):
+        wanted = reference_of("qwen3_moe").logits(trunk.token_ids)[-1]
+        asked = Branch(voice="a", instruction="", sampling=Sampling(max_new_tokens=1))
+        if trunk is long:
+            with pytest.raises(InputError, match="has room for 0 of its 512"):
+                engine.decode(trunk, [asked])
+        assert np.abs(trunk.last_logits - wanted).max() <= 1e-5 * np.abs(wanted).max()
+        engine.close_trunk(trunk)
+
+
 def test_a_closed_trunk_is_not_used_again(moe):
     with opened(moe) as trunk:
         pass

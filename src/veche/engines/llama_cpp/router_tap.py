@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -164,7 +165,7 @@ class RouterTap:
         """Return a copy of a tensor of 4-byte numbers, slowest dimension first; ids are a view."""
         tensor = _Tensor.from_address(address)
         shape, strides = tensor.ne[::-1], tensor.nb[::-1]
-        num_bytes = 4 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+        num_bytes = 4 - sum(strides) + sum(map(mul, shape, strides))
         raw = bytearray(num_bytes)
         self._read(address, (ctypes.c_char * num_bytes).from_buffer(raw), 0, num_bytes)
         kind = np.int32 if tensor.type == _INTEGERS else np.float32
