@@ -22,9 +22,10 @@ def test_usage_equals_the_tokens_that_really_ran_through_the_model(engine, langu
     ran = {"prefill": 0, "decode": 0}
 
     def count(module, args, kwargs):
-        ids, mask = kwargs["input_ids"], kwargs["attention_mask"]
-        real = ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
-        ran["decode" if ids.shape[1] == 1 and mask is not None else "prefill"] += real
+        ids, what = kwargs["input_ids"], kwargs["forward_pass"]
+        is_real = what.is_real
+        real = ids.numel() if is_real is None else int(is_real[:, -ids.shape[1] :].sum())
+        ran["decode" if ids.shape[1] == 1 and what.prefix else "prefill"] += real
 
     handle = engine._model.register_forward_pre_hook(count, with_kwargs=True)
     try:
