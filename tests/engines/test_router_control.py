@@ -172,12 +172,15 @@ def test_reported_logits_are_those_before_steering(moe, asked):
 # --- against a slow reference ---------------------------------------------------------------------
 
 
-def slow(logits, weights, ids, branch, rule, layer):
-    """Choose for one token, one step after the other, in float64."""
+def slow(logits, weights, ids, given, branch, rule, layer):
+    """Choose for one token, step by step, in float64; between equals, what was `given`."""
     asked, steering = branch.num_experts_per_tok, branch.steering
     if asked is None and steering is None:
         return dict(zip(ids.tolist(), weights.tolist(), strict=True))
-    scores = [float(x) / rule.logit_unit for x in logits]
+    scores = [float(x) for x in logits]
+    if rule.has_equal_weights:
+        shares = torch.from_numpy(logits).softmax(-1).tolist()
+        scores = [np.log(rule.num_experts * share) / rule.logit_unit for share in shares]
     k = asked
     if asked is None:
         k = rule.top_k
@@ -187,7 +190,7 @@ def slow(logits, weights, ids, branch, rule, layer):
         k = min(max(round(asked.scale * float(np.exp(entropy))), asked.least), asked.most)
     if steering is not None:
         scores = [s + float(b) for s, b in zip(scores, steering.bias[layer], strict=True)]
-    best = sorted(range(rule.num_experts), key=lambda e: -scores[e])[:k]
+    best = sorted(range(rule.num_experts), key=lambda e: (-scores[e], e not in given))[:k]
     if rule.has_equal_weights:
         return dict.fromkeys(best, float(weights.mean()))
     over = best if rule.is_renormalised else range(rule.num_experts)
@@ -227,14 +230,14 @@ def test_a_mixed_batch_equals_the_equations(is_renormalised, has_equal_weights, 
     new_weights, new_ids = choice.choose(layer, logits, weights, ids)
     for token in range(5 * S):
         branch = branches[token // S]
-        expected = slow(
-            logits[token].numpy(), weights[token].numpy(), ids[token], branch, rule, layer
-        )
         got = {
             int(e): float(w)
             for e, w in zip(new_ids[token], new_weights[token], strict=True)
             if w > 0
         }
+        expected = slow(
+            logits[token].numpy(), weights[token].numpy(), ids[token], got, branch, rule, layer
+        )
         assert got == pytest.approx(expected, abs=1e-6)
         assert new_ids[token].min() >= 0
         assert new_ids[token].max() < E
@@ -249,7 +252,7 @@ def carved(tmp_path_factory):
     return small_logits(tiny_models.tiny_mixtral(tmp_path_factory.mktemp("carved")))
 
 
-def small_logits(folder, *, top_k=K, gain=1.0, spread=ROUTER_SPREAD):
+def small_logits(folder, *, top_k=K, gain=1.0):
     from safetensors.torch import load_file, save_file
 
     file = folder / "model.safetensors"
@@ -257,7 +260,7 @@ def small_logits(folder, *, top_k=K, gain=1.0, spread=ROUTER_SPREAD):
     for name, tensor in tensors.items():
         if name.endswith("gate.weight"):
             centred = tensor - tensor.mean(0)
-            tensors[name] = centred * (spread / (centred.std() * 32**0.5))
+            tensors[name] = centred * (ROUTER_SPREAD / (centred.std() * 32**0.5))
         elif name.endswith("w2.weight"):
             tensors[name] = tensor * gain
     save_file(tensors, file, metadata={"format": "pt"})
@@ -269,13 +272,8 @@ def small_logits(folder, *, top_k=K, gain=1.0, spread=ROUTER_SPREAD):
 
 @pytest.mark.parametrize("top_k", [1, 5, 8])
 def test_a_carved_row_is_as_loud_as_a_model_planned_with_that_k(carved, tmp_path, top_k):
-    """The operation expert_gain multiplies `down` by k'/k where a plan changes k.
-
-    The planned model's logits spread a hundred times wider, so that its float32 softmax resolves
-    their ranking as finely as the logits themselves do.
-    """
-    folder = tiny_models.tiny_mixtral(tmp_path)
-    planned = small_logits(folder, top_k=top_k, gain=top_k / K, spread=100 * ROUTER_SPREAD)
+    """The operation expert_gain multiplies `down` by k'/k where a plan changes k."""
+    planned = small_logits(tiny_models.tiny_mixtral(tmp_path), top_k=top_k, gain=top_k / K)
     engine, branch = create(carved, dtype="float32"), a_branch(num_experts_per_tok=top_k)
     (result,), (logits,) = decoded(engine, branch)
     other = create(planned, dtype="float32")._model
@@ -285,8 +283,21 @@ def test_a_carved_row_is_as_loud_as_a_model_planned_with_that_k(carved, tmp_path
         cache = engine._model(head, use_cache=True).past_key_values
         ids = torch.tensor([[*suffix, *result.token_ids[:-1]]])
         expected = other(ids, past_key_values=cache, use_cache=True).logits[0, len(suffix) - 1 :]
-    assert torch.allclose(logits, expected.float(), rtol=0, atol=5e-3)
+    assert torch.allclose(logits, expected.float(), rtol=0, atol=1e-4)
     assert result.routing.weights == pytest.approx(1 / K, abs=1e-3)
+
+
+def test_rows_of_a_carved_model_break_ties_as_its_router_does():
+    """Its float32 softmax tells logits apart by a tenth of their spread only; the rest are ties."""
+    rule = RoutingRule(
+        num_layers=1, num_experts=16, top_k=12, is_renormalised=True, has_equal_weights=True
+    )
+    logits = torch.randn(2000, 16, generator=torch.Generator().manual_seed(0)) * ROUTER_SPREAD
+    weights, ids = logits.softmax(-1).topk(12)
+    branch = a_branch(num_experts_per_tok=AdaptiveExperts(least=12, most=12))
+    weights = weights / weights.sum(-1, keepdim=True)
+    choice = row_choice([branch], rule, torch.device("cpu"))
+    assert torch.equal(choice.choose(0, logits, weights, ids)[1], ids)
 
 
 def test_the_adaptive_rule_tells_tokens_apart_in_a_carved_model(carved):

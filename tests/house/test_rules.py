@@ -79,6 +79,7 @@ PHRASE_FILES = {
     "experts/head_plots.py",
     "experts/dial/phrases.py",
     "experts/plots.py",
+    "experts/steering/phrases.py",
     "launch/phrases.py",
     "planning/phrases.py",
 }

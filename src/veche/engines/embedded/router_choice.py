@@ -51,6 +51,20 @@ class RoutingRule:
         """
         return ROUTER_SPREAD if self.has_equal_weights else 1.0
 
+    def scores(self, logits_TE: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits in nats, up to a constant a token; they rank as the router does.
+
+        Where weights are equal, the router's float32 softmax tells logits apart only by a tenth of
+        their spread, and finer differences are ties. So the scores are made of that softmax, in
+        float64, where ln(E·p) = ln(1 + (E·p − 1)) loses nothing: else a row that is hardly steered
+        would choose other experts than one that isn't.
+        """
+        logits_TE = logits_TE.float()
+        if not self.has_equal_weights:
+            return logits_TE
+        excess_TE = logits_TE.softmax(-1).double() * self.num_experts - 1
+        return (excess_TE.log1p() / self.logit_unit).float()
+
     def num_slots(self, branch: Branch) -> int:
         """Return how many experts one of its tokens may use."""
         asked = branch.num_experts_per_tok
@@ -101,8 +115,7 @@ class RowChoice:
             ids_Tk: as the router answered.
         """
         num_rows = len(self.most)
-        scores_BSE = logits_TE.float().view(num_rows, -1, self.rule.num_experts)
-        scores_BSE = scores_BSE / self.rule.logit_unit
+        scores_BSE = self.rule.scores(logits_TE).view(num_rows, -1, self.rule.num_experts)
         num_used_BS1 = self._num_used(scores_BSE)
         if self.bias is not None:
             scores_BSE = scores_BSE + self.bias[layer, :, None]
