@@ -1,6 +1,7 @@
 """The scripted engine keeps the same contract as a model."""
 
 import json
+from threading import Event
 
 import pytest
 
@@ -65,3 +66,28 @@ def test_a_script_that_is_no_json_is_refused(tmp_path):
     (tmp_path / "s.json").write_text("hello")
     with pytest.raises(CheckpointError, match="not valid JSON"):
         create(tmp_path / "s.json")
+
+
+def test_a_reply_ends_at_a_stop_text_or_when_it_is_cancelled():
+    engine = ScriptedEngine({"a": "one two END three"})
+    trunk = engine.open_trunk(system="", user="why?")
+    cut = say(engine, trunk, "a", stop=("END",))
+    assert (cut.text, cut.finish_reason) == ("one two ", "stop")
+    cancel, pieces = Event(), []
+
+    def hear(voice, piece):
+        pieces.append(piece)
+        cancel.set()
+
+    branch = Branch(voice="a", instruction="", keep=True)
+    result = engine.decode(trunk, [branch], hear, cancel=cancel)[0]
+    assert (result.text, result.finish_reason, result.trunk) == ("one", "cancelled", None)
+    assert pieces == ["one"]
+
+
+def test_a_kept_branch_goes_on_where_its_voice_was():
+    engine = ScriptedEngine({"a": ["first", "second"]})
+    trunk = engine.open_trunk(system="", user="why?")
+    kept = engine.decode(trunk, [Branch(voice="a", instruction=" Say.", keep=True)])[0].trunk
+    assert kept.text == f"{trunk.text} Say. first"
+    assert say(engine, kept, "a").text == "second"

@@ -82,9 +82,9 @@ class ScriptedEngine:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """FORK; ENTROPY when it is scripted too."""
+        """FORK and KEEP; ENTROPY when it is scripted too."""
         entropy = {Capability.ENTROPY} if self._entropies is not None else set()
-        return frozenset({Capability.FORK} | entropy)
+        return frozenset({Capability.FORK, Capability.KEEP} | entropy)
 
     def count_tokens(self, text: str) -> int:
         """Return the number of words."""
@@ -115,25 +115,20 @@ class ScriptedEngine:
         """Let each voice say its next reply, cut to its budget; once cancelled, no more."""
         require_for(self, branches)
         mine = _mine(trunk)
-        return [self._reply(mine, branch, on_token) for branch in branches]
+        return [self._reply(mine, branch, on_token, cancel or Event()) for branch in branches]
 
     def close_trunk(self, trunk: Trunk) -> None:
         """Forget the conversation."""
         _mine(trunk).text = ""
 
     def _reply(
-        self, trunk: ScriptedTrunk, branch: Branch, on_token: OnToken | None
+        self, trunk: ScriptedTrunk, branch: Branch, on_token: OnToken | None, cancel: Event
     ) -> BranchResult:
         suffix_tokens = len(branch.instruction.split())
-        limit = branch.sampling.max_new_tokens
-        self._require_room(trunk.num_tokens + suffix_tokens + limit)
+        self._require_room(trunk.num_tokens + suffix_tokens + branch.sampling.max_new_tokens)
         turn = trunk.turns.get(branch.voice, 0)
         trunk.turns[branch.voice] = turn + 1
-        words = self._text(branch.voice, turn).split(" ")
-        reason: FinishReason = "stop" if len(words) <= limit else "length"
-        text = " ".join(words[:limit])
-        if on_token is not None and text:
-            on_token(branch.voice, text)
+        text, reason = self._said(branch, turn, on_token, cancel)
         num_tokens = len(text.split())
         return BranchResult(
             voice=branch.voice,
@@ -145,7 +140,27 @@ class ScriptedEngine:
             entropies=None
             if self._entropies is None
             else (self._entropies.get(branch.voice, 0.0),) * num_tokens,
+            trunk=_kept(trunk, branch, text) if branch.keep and reason != "cancelled" else None,
         )
+
+    def _said(
+        self, branch: Branch, turn: int, on_token: OnToken | None, cancel: Event
+    ) -> tuple[str, FinishReason]:
+        """Say the reply word by word, as far as budget, stop texts and `cancel` let it."""
+        whole = self._text(branch.voice, turn)
+        starts = [at for stop in branch.sampling.stop if (at := whole.find(stop)) >= 0]
+        words = (whole[: min(starts)] if starts else whole).split(" ")
+        text = ""
+        for index, word in enumerate(words):
+            if cancel.is_set():
+                return text, "cancelled"
+            if index >= branch.sampling.max_new_tokens:
+                return text, "length"
+            piece = word if index == 0 else f" {word}"
+            text += piece
+            if on_token is not None and piece:
+                on_token(branch.voice, piece)
+        return text, "stop"
 
     def _text(self, voice: str, turn: int) -> str:
         replies = self._script.get(voice, self._script.get(voice.split(" → ", maxsplit=1)[0], ""))
@@ -160,6 +175,12 @@ class ScriptedEngine:
                 f"{self.context_tokens}",
                 hint="ask something shorter, or allow fewer new tokens",
             )
+
+
+def _kept(trunk: ScriptedTrunk, branch: Branch, text: str) -> ScriptedTrunk:
+    kept = ScriptedTrunk(f"{trunk.text}{branch.instruction} {text}")
+    kept.turns = dict(trunk.turns)
+    return kept
 
 
 def _mine(trunk: Trunk) -> ScriptedTrunk:
