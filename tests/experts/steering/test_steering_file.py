@@ -71,6 +71,16 @@ def test_missing_foreign_and_truncated_files_are_told_apart(tmp_path):
         load_steering(tmp_path / "cut.safetensors")
 
 
+def test_a_note_that_lacks_something_is_named(tmp_path):
+    from safetensors.numpy import save_file
+
+    metadata = {"format": "veche-steering-1", "note": '{"layers": [0]}'}
+    path = tmp_path / "s.safetensors"
+    save_file({"basis": np.ones((1, 1), np.float32)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="is damaged: model: Field required"):
+        load_steering(path)
+
+
 @pytest.mark.parametrize(
     ("basis", "layers", "message"),
     [

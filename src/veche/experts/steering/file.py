@@ -87,7 +87,11 @@ def load_steering(path: Path) -> SteeringBasis:
                 raise CheckpointError(f"{path} is not a steering of veche")
             note = _Note.model_validate_json(metadata["note"])
             basis = file.get_tensor(_TENSOR)
-    except (SafetensorError, OSError, ValidationError, KeyError) as error:
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "note"
+        raise _damaged(path, f"{where}: {first['msg']}") from error
+    except (SafetensorError, OSError, KeyError) as error:
         raise _damaged(path, str(error).splitlines()[0]) from error
     if basis.dtype != np.float32:
         raise _damaged(path, f"its basis is {basis.dtype}")
