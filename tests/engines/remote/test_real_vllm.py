@@ -202,15 +202,15 @@ def test_a_server_that_is_killed_in_mid_stream_gives_one_clear_error(tmp_path):
 
         def hear(voice, piece):
             heard.append(piece)
-            if len(heard) == 5:
+            if len(heard) == 1:
                 kill(process)
 
         long = [
             Branch(voice=str(seed), instruction="", sampling=Sampling(
                 max_new_tokens=700, temperature=1.5, seed=seed))
-            for seed in range(3)
+            for seed in range(12)  # some may end early
         ]  # fmt: skip
-        with pytest.raises(EngineError, match=r"died in the middle of an answer, after \d+ tokens"):
+        with pytest.raises(EngineError, match=r"(after \d+ tokens of|no answer to) voice"):
             engine.decode(trunk, long, hear)
         with pytest.raises(EngineError, match="does not answer"):
             engine.open_trunk(system=SYSTEM, user=USER)
