@@ -57,6 +57,7 @@ class Bench:
             arguments.model,
             dtype=engine._model.dtype,  # noqa: SLF001
         ).eval()
+        self.peer.generation_config.eos_token_id = None  # on both sides
         self.num_new = arguments.new
         chat = engine._format  # noqa: SLF001
         self.user = _SENTENCE * (arguments.trunk // len(chat.text_ids(_SENTENCE)))
@@ -161,7 +162,6 @@ class Bench:
             ids,
             attention_mask=torch.ones_like(ids),
             past_key_values=cache,
-            min_new_tokens=num_new,
             max_new_tokens=num_new,
             do_sample=False,
             pad_token_id=0,

@@ -43,6 +43,7 @@ class Bench:
         self.peer: Any = AutoModelForCausalLM.from_pretrained(
             arguments.model, dtype=self.model.dtype
         ).eval()
+        self.peer.generation_config.eos_token_id = None  # on both sides
         self.num_new = arguments.new
         chat = engine._format  # noqa: SLF001
         user = _SENTENCE * max(1, arguments.prompt // len(chat.text_ids(_SENTENCE)))
@@ -56,7 +57,6 @@ class Bench:
         ids = self.peer.generate(
             self.ids,
             attention_mask=torch.ones_like(self.ids),
-            min_new_tokens=num_new,
             max_new_tokens=num_new,
             do_sample=False,
             pad_token_id=0,

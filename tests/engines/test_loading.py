@@ -51,7 +51,7 @@ def test_top_k_changes_how_many_experts_answer(tmp_path, make):
 
 
 def test_the_fast_experts_implementation_is_the_default(moe_engine):
-    assert moe_engine._model.config._experts_implementation == "veche_few_tokens"
+    assert moe_engine._model.config._experts_implementation == "veche_at_once"
 
 
 @pytest.mark.parametrize("top_k", [0, 9])

@@ -51,6 +51,7 @@ class EmbeddedEngine:
         self._end_ids = loaded.end_ids
         self._format = chat_format(loaded.tokenizer)
         self._runner = Runner(loaded.model)
+        self._runner.pack(loaded.packing_bytes)
         self._grammars = Grammars(
             self._guided_tokenizer, vocab_size=self._runner.vocab_size, extra="model"
         )

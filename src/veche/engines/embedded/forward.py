@@ -14,9 +14,10 @@ import torch
 
 from veche.engines.embedded import attention
 from veche.engines.embedded.adapters import Adapters
-from veche.engines.embedded.few_tokens import use_few_tokens
+from veche.engines.embedded.experts_at_once import pack_experts, packable_experts, use_at_once
 from veche.engines.embedded.head_statistics import HeadTap
 from veche.engines.embedded.kv_cache import Segment, own_cache
+from veche.engines.embedded.packed_weights import pack_linear_layers, packable
 from veche.engines.embedded.router_control import RouterControl
 from veche.engines.protocol import Branch
 
@@ -79,7 +80,19 @@ class Runner:
         self.vocab_size = int(model.config.vocab_size)
         model.set_attn_implementation(attention.NAME)
         if self.device.type == "cpu":
-            use_few_tokens(model)
+            use_at_once(model)
+
+    def pack(self, limit_bytes: int) -> int:
+        """Pack the weights of a model on the CPU, if all copies fit; return their bytes."""
+        layers, experts = packable(self.model), packable_experts(self.model)
+        weights = [layer.weight for layer in layers]
+        weights += [each.gate_up_proj for each in experts]
+        num_bytes = sum(weight.nbytes for weight in weights)
+        if num_bytes > limit_bytes:
+            return 0
+        pack_linear_layers(layers)
+        pack_experts(experts)
+        return num_bytes
 
     @property
     def kv_bytes_per_token(self) -> int:

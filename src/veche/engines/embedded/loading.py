@@ -16,7 +16,7 @@ from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.form import free_memory
 
 _UNKNOWN_BYTES = 4 << 30
-"""For keys and values where nobody knows how much memory is free."""
+"""Taken as free where nobody knows how much memory is."""
 _DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -33,6 +33,7 @@ class LoadedModel:
         folder: where it came from.
         changes: what was changed of its config on loading.
         memory_bytes: what keys and values may take.
+        packing_bytes: what packed copies of the weights may take.
     """
 
     name: str
@@ -43,6 +44,7 @@ class LoadedModel:
     folder: Path
     changes: tuple[tuple[str, int], ...]
     memory_bytes: int
+    packing_bytes: int = 0
 
     @cached_property
     def content_hash(self) -> str:
@@ -56,7 +58,8 @@ def load(
 ) -> LoadedModel:
     """Load the model in `folder`.
 
-    Without `memory_bytes`, keys and values may take half of what is free once it is loaded.
+    Without `memory_bytes`, keys and values may take half of what is free once it is loaded. On a
+    CPU, packed copies of the weights may take a quarter.
 
     Raises:
         CheckpointError: files are missing, damaged, pickled, or don't fit their config.json.
@@ -82,15 +85,15 @@ def load(
         context_tokens=int(config.max_position_embeddings),
         folder=folder,
         changes=tuple(changes.items()),
-        memory_bytes=_half_of_free(target) if memory_bytes is None else memory_bytes,
+        memory_bytes=_free_bytes(target) // 2 if memory_bytes is None else memory_bytes,
+        packing_bytes=_free_bytes(target) // 4 if target.type == "cpu" else 0,
     )
 
 
-def _half_of_free(device: torch.device) -> int:
+def _free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 2
-    free = free_memory()
-    return _UNKNOWN_BYTES if free is None else free // 2
+        return int(torch.cuda.mem_get_info(device)[0])
+    return free_memory() or _UNKNOWN_BYTES
 
 
 def _device(name: str) -> torch.device:
