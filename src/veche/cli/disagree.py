@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def disagree(
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the first voice's answer.")] = 96,
     engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine_option: EngineOptions = None,
     out: Annotated[
         Path | None, typer.Option(help=f"Folder for {_JSON_NAME} and {_PICTURE_NAME}.")
     ] = None,
@@ -45,13 +47,12 @@ def disagree(
     from veche.council import prompts as council_prompts
     from veche.experts.disagreement_map import disagreement
     from veche.experts.disagreement_plot import plot_disagreement
-    from veche.plugins.registry import load
     from veche.surgery.loading import load_tokenizer
 
     language = chosen_language(lang)
     branches = _branches(_tasks(voices, prompts or (), language))
     spec = spec_of(read_config(model), where=str(model))
-    asked = load("engines", engine)(model)
+    asked = open_engine(engine, str(model), top_k=None, options=engine_option)
     trunk = asked.open_trunk(
         system=council_prompts.system(language), user=council_prompts.question(question, language)
     )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, TerminalProgress, print_json, stdout
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
@@ -48,6 +49,7 @@ def record(
     ] = False,
     router_logits: LogitsOption = False,
     engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine_option: EngineOptions = None,
     as_json: JsonOption = False,
 ) -> None:
     """Record where the tokens of prompts, texts or dialogues are sent; run again to go on."""
@@ -65,7 +67,7 @@ def record(
         engine=engine,
     )
     progress = Silent() if as_json else TerminalProgress()
-    done = _record(model, items, out, settings, progress)
+    done = _record(model, items, out, settings, progress, engine_option)
     if as_json:
         print_json({"recording": str(out), **done.as_dict()})
         return
@@ -76,14 +78,20 @@ def record(
     )
 
 
-def _record(model: str, items: Any, out: Path, settings: Any, progress: Progress) -> Any:
+def _record(
+    model: str,
+    items: Any,
+    out: Path,
+    settings: Any,
+    progress: Progress,
+    engine_option: list[str] | None,
+) -> Any:
     """Load the model, unless it is dense, and record."""
     from veche.core.errors import UnsupportedError
     from veche.experts.identity import source_of
     from veche.experts.record import record as record_into
     from veche.experts.record import require_readable
     from veche.experts.vocabulary import vocabulary_of
-    from veche.plugins.registry import load
 
     source = source_of(model, progress=progress)
     if Path(model).is_dir() and source.identity and not source.layers:
@@ -91,7 +99,7 @@ def _record(model: str, items: Any, out: Path, settings: Any, progress: Progress
             f"{model} is a dense model: it has no experts to see",
             hint=f"carve it into experts: veche carve {model} --out carved",
         )
-    opened = load("engines", settings.engine)(model)
+    opened = open_engine(settings.engine, model, top_k=None, options=engine_option)
     require_readable(opened, items)
     return record_into(
         opened,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import stdout
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _LEGEND = (
 def watch(
     model: Annotated[str, typer.Argument(help="A model folder.")],
     engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine_option: EngineOptions = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 128,
     window: Annotated[int, typer.Option(min=1, help="Tokens that the load is taken over.")] = 64,
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
@@ -35,9 +37,8 @@ def watch(
     """Chat, a line a question, and watch each layer's experts; an empty line or Ctrl-D ends it."""
     from veche.core.errors import UnsupportedError
     from veche.engines.protocol import Branch, Capability, Sampling
-    from veche.plugins.registry import load
 
-    opened = load("engines", engine)(model)
+    opened = open_engine(engine, str(model), top_k=None, options=engine_option)
     if Capability.ROUTING not in opened.capabilities:
         raise UnsupportedError(
             f"engine {opened.name!r} reports no routing of this model",

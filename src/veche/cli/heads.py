@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def heads(
         int, typer.Option(min=2, help="Tokens to read of the text, or to answer to each prompt.")
     ] = 256,
     engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine_option: EngineOptions = None,
     out: Annotated[Path | None, typer.Option(help="Draw heatmaps into this PNG.")] = None,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
@@ -35,7 +37,6 @@ def heads(
     from veche.core.files import read_text
     from veche.experts.head_plots import plot_heads
     from veche.experts.heads import heads_of_prompts, heads_of_text, report_heads
-    from veche.plugins.registry import load
 
     language = chosen_language(lang)
     if (text is None) == (not prompts):
@@ -44,7 +45,7 @@ def heads(
             hint=f'veche experts heads {model} "Why is the sky blue?"',
         )
     words = None if text is None else read_text(text)
-    asked = load("engines", engine)(model)
+    asked = open_engine(engine, str(model), top_k=None, options=engine_option)
     told = (
         heads_of_prompts(asked, prompts or (), max_tokens=max_tokens)
         if words is None

@@ -1,10 +1,11 @@
 """`veche steer`: push a voice towards some experts, away from others."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
@@ -52,6 +53,7 @@ def find(
     ] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     engine: EngineOption = "transformers",
+    engine_option: EngineOptions = None,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,7 +70,7 @@ def find(
     texts, others = read_texts(for_), read_texts(against)
     chosen = _layers(layers)
     _num_experts(model)
-    loaded = _engine(engine, model)
+    loaded = open_engine(engine, str(model), top_k=None, options=engine_option)
     steering, contrast = search(
         loaded,
         texts,
@@ -97,6 +99,7 @@ def apply(
     temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of both answers.")] = 0,
     engine: EngineOption = "transformers",
+    engine_option: EngineOptions = None,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -108,7 +111,7 @@ def apply(
     basis, is_same_model = _fitting(steering, model)
     chosen = basis.at(strength, _layers(layers))
     pair = answer_twice(
-        _engine(engine, model),
+        open_engine(engine, str(model), top_k=None, options=engine_option),
         prompt,
         chosen,
         sampling=Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed),
@@ -142,6 +145,7 @@ def evaluate(
         typer.Option(help="The PNG to write.", show_default="beside the steering"),
     ] = None,
     engine: EngineOption = "transformers",
+    engine_option: EngineOptions = None,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -165,7 +169,7 @@ def evaluate(
         neutral=pieces_of(text, num_pieces=pieces, characters=_PIECE_CHARACTERS),
     )
     figures = judge(
-        _engine(engine, model),
+        open_engine(engine, str(model), top_k=None, options=engine_option),
         basis,
         texts,
         strengths=strengths,
@@ -185,12 +189,6 @@ def evaluate(
 
 
 _PIECE_CHARACTERS = 600
-
-
-def _engine(name: str, model: Path) -> Any:
-    from veche.plugins.registry import load
-
-    return load("engines", name)(str(model))
 
 
 def _fitting(path: Path, model: Path) -> tuple["SteeringBasis", bool]:

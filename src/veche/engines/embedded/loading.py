@@ -14,6 +14,7 @@ from veche.checkpoint.identity import content_hash
 from veche.core.errors import InputError, UnsupportedError
 from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.form import free_memory
+from veche.surgery.verification.weights import scaled_in_place
 
 _UNKNOWN_BYTES = 4 << 30
 """Taken as free where nobody knows how much memory is."""
@@ -73,6 +74,8 @@ def load(
     model = load_model(
         folder, changes=changes, dtype="auto" if dtype == "auto" else getattr(torch, dtype)
     )
+    if top_k is not None:
+        _scale_experts(model, folder, top_k)
     config = model.config
     _check_attention(config, folder)
     tokenizer = load_tokenizer(folder)
@@ -125,6 +128,15 @@ def _top_k_change(folder: Path, top_k: int) -> dict[str, int]:
     if not 1 <= top_k <= spec.num_experts:
         raise InputError(f"top_k {top_k} is not in 1..{spec.num_experts}, the number of experts")
     return {"num_experts_per_tok": top_k}
+
+
+def _scale_experts(model: Any, folder: Path, top_k: int) -> None:
+    """Keep each expert as loud as it was, where all that are chosen weigh 1/k (decision 0003)."""
+    spec = spec_of(read_config(folder))
+    if spec.has_equal_routing_weights:
+        weights = dict(model.named_parameters())
+        with torch.no_grad():
+            scaled_in_place(weights, top_k / spec.num_experts_per_tok, model.dtype)
 
 
 def _end_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
