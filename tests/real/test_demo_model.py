@@ -9,6 +9,8 @@ from tests.cli.interrupting import interrupt
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from veche.demo.chain import RECORD_NAME
+from veche.engines.protocol import Branch, Capture, Sampling
+from veche.engines.transformers import create
 from veche.surgery.carving.calibration import heldout_text
 from veche.surgery.names import PLAN_NAME
 from veche.surgery.verification.verify import VerifySettings, verify
@@ -169,3 +171,29 @@ def test_verification_finds_the_exact_part_in_the_noise_and_the_rest_bearable(fi
     assert whole.nll_target - whole.nll_source < 0.5
     assert whole.top1_agreement > 0.6
     assert dials["rope_theta"].kl > exact.kl
+
+
+@pytest.mark.parametrize("num_branches", [1, 2, 3, 4, 5])
+def test_greedy_branches_equal_transformers_without_branches(real_model, num_branches):
+    """The reference is transformers' own model and attention, one pass, no cache."""
+    engine = create(real_model.grown, dtype="float32")
+    trunk = engine.open_trunk(system="Отвечай кратко.", user="What is the capital of France?")
+    branches = [
+        Branch(
+            voice=str(index),
+            instruction=" Please answer, слово за словом." * index,
+            sampling=Sampling(max_new_tokens=6),
+            capture=Capture(logits=True),
+            keep=True,
+        )
+        for index in range(num_branches)
+    ]
+    plain = load(real_model.grown, dtype=torch.float32)
+    for result in engine.decode(trunk, branches):
+        ids, num_new = result.trunk.token_ids, len(result.token_ids)
+        with torch.inference_mode():
+            whole = plain(torch.tensor([ids]), use_cache=False).logits[0]
+        expected = whole[-num_new - 1 : -1]
+        assert list(result.token_ids) == expected.argmax(-1).tolist()
+        difference = abs(torch.from_numpy(result.logits) - expected).max()
+        assert difference <= 2e-5 * float(abs(expected).max())
