@@ -18,11 +18,13 @@ p the seconds of one prefill of P + s tokens and d of one decode, measured alone
 least p (P + N s) / (P + s) + d. `share_of_bound` is that bound over what the branches took.
 
 Memory: bytes of keys and values as allocated, and the process's peak over what it held before
-(VmHWM, which Linux can reset).
+(VmHWM, which Linux can reset; glibc's arenas are trimmed before).
 """
 
 import argparse
 import copy
+import ctypes
+import gc
 import json
 import statistics
 import time
@@ -247,6 +249,8 @@ def _status(field: str) -> int:
 
 
 def _reset_peak() -> int:
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what was freed goes back, and counts when taken again
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
