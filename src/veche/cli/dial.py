@@ -58,6 +58,14 @@ def dial(
     rounds: Annotated[
         int, typer.Option(min=0, help="Paired rounds of the clock; 0 leaves out the speed.")
     ] = 5,
+    spread: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="adaptive: how far a token's experts may be from the mean.",
+            show_default="any number of experts",
+        ),
+    ] = None,
     device: Annotated[
         DeviceOption, typer.Option(help="Where the model runs; auto: CUDA where there is a card.")
     ] = DeviceOption.AUTO,
@@ -74,16 +82,26 @@ def dial(
     """
     language = chosen_language(lang)
     points = _points(name, values, model, language)
-    amount = (num_windows, short_tokens, long_tokens, rounds)
+    _require_adaptive(name, spread)
+    amount = (num_windows, short_tokens, long_tokens, rounds, spread)
     report = _measured(model, points, text, amount, device)
     _finish(report, out, language, as_json=as_json)
+
+
+def _require_adaptive(name: str, spread: int | None) -> None:
+    from veche.core.errors import InputError
+
+    if spread is not None and name != "adaptive":
+        raise InputError(
+            f"--spread is of the dial adaptive, not of {name}", hint="leave --spread out"
+        )
 
 
 def _measured(
     model: Path,
     points: "Points",
     text: Path | None,
-    amount: tuple[int, int, int | None, int],
+    amount: tuple[int, int, int | None, int, int | None],
     device: DeviceOption,
 ) -> "DialReport":
     from veche.core.extras import require_extra
@@ -95,7 +113,7 @@ def _measured(
     from veche.experts.dial.dial import DialSettings, turn
     from veche.surgery.carving.calibration import heldout_text
 
-    num_windows, short_tokens, long_tokens, rounds = amount
+    num_windows, short_tokens, long_tokens, rounds, spread = amount
     return turn(
         model,
         points,
@@ -106,6 +124,7 @@ def _measured(
             long_tokens=long_tokens,
             rounds=rounds,
             device=device.value,
+            spread=spread,
         ),
         progress=TerminalProgress(),
     )

@@ -200,11 +200,19 @@ def test_for_the_clock_a_turned_model_is_the_base_for_a_while(moe, name, value):
 def test_a_rule_uses_as_many_experts_as_were_wanted(mean):
     counts = np.exp(np.random.default_rng(0).uniform(0, math.log(8), size=4000))
     rule = rule_for(counts, mean, 8)
-    assert num_used(counts, rule.scale, 8).mean() == pytest.approx(mean, abs=0.02)
+    assert num_used(counts, rule.scale, 1, 8).mean() == pytest.approx(mean, abs=0.02)
+
+
+def test_a_spread_keeps_every_decision_near_the_mean():
+    counts = np.exp(np.random.default_rng(0).uniform(0, math.log(8), size=4000))
+    rule = rule_for(counts, 4.5, 8, spread=1)
+    used = num_used(counts, rule.scale, rule.least, rule.most)
+    assert (used.min(), used.max()) == (rule.least, rule.most) == (3, 6)
+    assert used.mean() == pytest.approx(4.5, abs=0.02)
 
 
 def test_where_every_router_is_equally_sure_the_nearest_whole_number_above_is_used():
-    assert num_used(np.full(9, 3.0), rule_for(np.full(9, 3.0), 4.2, 8).scale, 8).mean() == 5
+    assert num_used(np.full(9, 3.0), rule_for(np.full(9, 3.0), 4.2, 8).scale, 1, 8).mean() == 5
 
 
 @pytest.mark.parametrize("k", [2, 3, 6])

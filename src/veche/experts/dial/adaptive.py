@@ -3,6 +3,8 @@
 Legend: N decisions (a token in a layer), E experts.
 """
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -19,30 +21,38 @@ _STEPS = 60
 """Halvings of the interval of scales: to the last bit of a float."""
 
 
-def rule_for(counts_N: ArrayLike, mean: float, num_experts: int) -> AdaptiveExperts:
+def rule_for(
+    counts_N: ArrayLike, mean: float, num_experts: int, *, spread: int | None = None
+) -> AdaptiveExperts:
     """Return the rule under which decisions use `mean` experts on average, or as near as can be.
 
-    k = clamp(round(scale · exp(H)), 1, E) never falls as the scale grows, so halving finds it.
+    k = clamp(round(scale · exp(H)), least, most) never falls as the scale grows, so halving finds
+    it.
 
     Args:
         counts_N: exp(H) of each decision.
         mean: experts wanted, in 1..E.
         num_experts: E.
+        spread: a decision stays so near to the mean; None lets it use any number.
     """
     counts_N = np.asarray(counts_N, dtype=np.float64)
+    least = 1 if spread is None else max(1, math.floor(mean) - spread)
+    most = num_experts if spread is None else min(num_experts, math.ceil(mean) + spread)
     low, high = 0.0, 2.0 * num_experts  # counts are at least 1, so that at `high` all are used
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        if num_used(counts_N, middle, num_experts).mean() < mean:
+        if num_used(counts_N, middle, least, most).mean() < mean:
             low = middle
         else:
             high = middle
-    return AdaptiveExperts(least=1, most=num_experts, scale=high)
+    return AdaptiveExperts(least=least, most=most, scale=high)
 
 
-def num_used(counts_N: NDArray[np.float64], scale: float, num_experts: int) -> NDArray[np.float64]:
-    """Return clamp(round(scale · exp(H)), 1, E) of each decision; see `AdaptiveExperts`."""
-    return np.clip(np.rint(scale * counts_N), 1, num_experts)
+def num_used(
+    counts_N: NDArray[np.float64], scale: float, least: int, most: int
+) -> NDArray[np.float64]:
+    """Return clamp(round(scale · exp(H)), least, most) of each decision; see `AdaptiveExperts`."""
+    return np.clip(np.rint(scale * counts_N), least, most)
 
 
 @torch.inference_mode()

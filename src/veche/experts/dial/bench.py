@@ -38,6 +38,7 @@ class Bench:
         clock: of decoding.
         store: of finished settings.
         progress: where to report.
+        spread: of an adaptive rule around its mean; None is any number of experts.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Bench:
     clock: Clock
     store: DialStore
     progress: Progress
+    spread: int | None = None
     _states: States | None = None
     _model: Model = None
     _variant: Variant | None = None
@@ -64,7 +66,7 @@ class Bench:
 
     def settings(self, name: DialName, values: Sequence[float]) -> list[SettingFigures]:
         """Return the figures of each value; what is kept is not measured again."""
-        kept = {value: self.store.load(_setting(name, value)) for value in values}
+        kept = {value: self.store.load(_setting(name, value, self.spread)) for value in values}
         missing = [value for value, figures in kept.items() if figures is None]
         if found := len(kept) - len(missing):
             where = self.store.folder
@@ -75,7 +77,7 @@ class Bench:
                 measure = self._measurer(name, states, advance)
                 for value in missing:
                     kept[value] = figures = measure(value)
-                    self.store.save(_setting(name, value), figures)
+                    self.store.save(_setting(name, value, self.spread), figures)
         return [figures for figures in kept.values() if figures is not None]
 
     @property
@@ -97,7 +99,7 @@ class Bench:
             counts_N = router_counts(self._load(BASE), self.text, advance)
 
             def adapted(value: float) -> SettingFigures:
-                rule = rule_for(counts_N, value, self.spec.num_experts)
+                rule = rule_for(counts_N, value, self.spec.num_experts, spread=self.spread)
                 return self._adapted(value, rule, base, advance)
 
             return adapted
@@ -175,5 +177,6 @@ def neighbours(figures: Sequence[SettingFigures], num_experts: int) -> tuple[flo
     return tuple(sorted(found))
 
 
-def _setting(name: DialName, value: float) -> str:
-    return f"{name}-{value:.10g}"
+def _setting(name: DialName, value: float, spread: int | None) -> str:
+    within = "" if spread is None or name != "adaptive" else f"-within-{spread}"
+    return f"{name}{within}-{value:.10g}"

@@ -33,6 +33,7 @@ class DialSettings:
         long_tokens: of the long one; None is what model, text and LONG_TOKENS allow.
         rounds: of the clock; 0 leaves the speed unmeasured.
         device: where the model runs.
+        spread: how far from its mean an adaptive rule may go; None is any number of experts.
     """
 
     num_windows: int = 16
@@ -40,6 +41,7 @@ class DialSettings:
     long_tokens: int | None = None
     rounds: int = 5
     device: DeviceChoice = "auto"
+    spread: int | None = None
 
 
 def turn(
@@ -75,6 +77,7 @@ def turn(
         clock=Clock(folder=folder, prompt=text, rounds=settings.rounds),
         store=_store(folder, dial_text, settings),
         progress=progress,
+        spread=settings.spread,
     )
     base = replace(bench.base(), value=points.base)
     turned = bench.settings(points.name, points.values)
