@@ -63,7 +63,7 @@ def dial(
         typer.Option(
             min=0,
             help="adaptive: how far a token's experts may be from the mean.",
-            show_default="any number of experts",
+            show_default="2",
         ),
     ] = None,
     device: Annotated[
@@ -110,7 +110,7 @@ def _measured(
     for extra in ("model", "plots"):
         require_extra(extra)
     given = None if text is None else read_text(text)
-    from veche.experts.dial.dial import DialSettings, turn
+    from veche.experts.dial.dial import SPREAD, DialSettings, turn
     from veche.surgery.carving.calibration import heldout_text
 
     num_windows, short_tokens, long_tokens, rounds, spread = amount
@@ -124,7 +124,7 @@ def _measured(
             long_tokens=long_tokens,
             rounds=rounds,
             device=device.value,
-            spread=spread,
+            spread=SPREAD if spread is None else spread,
         ),
         progress=TerminalProgress(),
     )

@@ -199,7 +199,7 @@ def test_for_the_clock_a_turned_model_is_the_base_for_a_while(moe, name, value):
 @pytest.mark.parametrize("mean", [1, 2.5, 6, 8])
 def test_a_rule_uses_as_many_experts_as_were_wanted(mean):
     counts = np.exp(np.random.default_rng(0).uniform(0, math.log(8), size=4000))
-    rule = rule_for(counts, mean, 8)
+    rule = rule_for(counts, mean, 8, spread=8)
     assert num_used(counts, rule.scale, 1, 8).mean() == pytest.approx(mean, abs=0.02)
 
 
@@ -212,7 +212,10 @@ def test_a_spread_keeps_every_decision_near_the_mean():
 
 
 def test_where_every_router_is_equally_sure_the_nearest_whole_number_above_is_used():
-    assert num_used(np.full(9, 3.0), rule_for(np.full(9, 3.0), 4.2, 8).scale, 1, 8).mean() == 5
+    assert (
+        num_used(np.full(9, 3.0), rule_for(np.full(9, 3.0), 4.2, 8, spread=8).scale, 1, 8).mean()
+        == 5
+    )
 
 
 @pytest.mark.parametrize("k", [2, 3, 6])
@@ -234,7 +237,7 @@ def test_the_routers_really_use_what_was_wanted(kind, request):
     assert counts.min() >= 1
     assert counts.max() <= 8 + 1e-9
     assert counts.std() > 0.1
-    _, experts = adaptive_states(model, rule_for(counts, 4, 8), windows, ignored)
+    _, experts = adaptive_states(model, rule_for(counts, 4, 8, spread=8), windows, ignored)
     assert np.mean(experts["short"]) == pytest.approx(4, abs=0.6)
 
 

@@ -21,9 +21,7 @@ _STEPS = 60
 """Halvings of the interval of scales: to the last bit of a float."""
 
 
-def rule_for(
-    counts_N: ArrayLike, mean: float, num_experts: int, *, spread: int | None = None
-) -> AdaptiveExperts:
+def rule_for(counts_N: ArrayLike, mean: float, num_experts: int, *, spread: int) -> AdaptiveExperts:
     """Return the rule under which decisions use `mean` experts on average, or as near as can be.
 
     k = clamp(round(scale · exp(H)), least, most) never falls as the scale grows, so halving finds
@@ -33,11 +31,11 @@ def rule_for(
         counts_N: exp(H) of each decision.
         mean: experts wanted, in 1..E.
         num_experts: E.
-        spread: a decision stays so near to the mean; None lets it use any number.
+        spread: how far a decision may be from the mean.
     """
     counts_N = np.asarray(counts_N, dtype=np.float64)
-    least = 1 if spread is None else max(1, math.floor(mean) - spread)
-    most = num_experts if spread is None else min(num_experts, math.ceil(mean) + spread)
+    least = max(1, math.floor(mean) - spread)
+    most = min(num_experts, math.ceil(mean) + spread)
     low, high = 0.0, 2.0 * num_experts  # counts are at least 1, so that at `high` all are used
     for _ in range(_STEPS):
         middle = (low + high) / 2

@@ -38,7 +38,7 @@ class Bench:
         clock: of decoding.
         store: of finished settings.
         progress: where to report.
-        spread: of an adaptive rule around its mean; None is any number of experts.
+        spread: of an adaptive rule around its mean, in experts.
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Bench:
     clock: Clock
     store: DialStore
     progress: Progress
-    spread: int | None = None
+    spread: int
     _states: States | None = None
     _model: Model = None
     _variant: Variant | None = None
@@ -177,6 +177,6 @@ def neighbours(figures: Sequence[SettingFigures], num_experts: int) -> tuple[flo
     return tuple(sorted(found))
 
 
-def _setting(name: DialName, value: float, spread: int | None) -> str:
-    within = "" if spread is None or name != "adaptive" else f"-within-{spread}"
+def _setting(name: DialName, value: float, spread: int) -> str:
+    within = f"-within-{spread}" if name == "adaptive" else ""
     return f"{name}{within}-{value:.10g}"

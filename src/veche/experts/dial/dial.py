@@ -20,6 +20,8 @@ from veche.surgery.verification.verify import DeviceChoice, device_of
 
 LONG_TOKENS = 1024
 """Of a window where neither the model nor the text is shorter: prefilling it stays affordable."""
+SPREAD = 2
+"""Experts; with any number of them an adaptive rule starves some tokens and loses."""
 _FEWEST_WINDOWS = 2
 
 
@@ -33,7 +35,7 @@ class DialSettings:
         long_tokens: of the long one; None is what model, text and LONG_TOKENS allow.
         rounds: of the clock; 0 leaves the speed unmeasured.
         device: where the model runs.
-        spread: how far from its mean an adaptive rule may go; None is any number of experts.
+        spread: how far from its mean an adaptive rule may go, in experts.
     """
 
     num_windows: int = 16
@@ -41,7 +43,7 @@ class DialSettings:
     long_tokens: int | None = None
     rounds: int = 5
     device: DeviceChoice = "auto"
-    spread: int | None = None
+    spread: int = SPREAD
 
 
 def turn(
