@@ -6,24 +6,17 @@ from typing import Any
 from veche.cli.terminal import stdout
 from veche.core.language import Language
 
-_MOST_ROWS = 8
+_MOST_ROWS, _LEAST_ROWS = 8, 3
+"""Of a table that stands alone; of each, where an axis has several."""
 
 
 def show_summary(summary: Mapping[str, Any], language: Language) -> None:
     """Print a recording's figures: voices, overlap, tests, new experts."""
-    from rich.table import Table
+    from veche.experts.report import overlap_rows, voice_rows
 
-    voices = summary["voices"]
-    table = Table(show_edge=False, pad_edge=False)
-    table.add_column("")
-    for voice in voices:
-        table.add_column(voice["name"], justify="right")
-    for key in [key for key in voices[0] if key != "name"]:
-        table.add_row(key, *(_cell(voice[key]) for voice in voices))
-    for voice, row in zip(voices, summary["overlap"], strict=True):
-        table.add_row(f"overlap with {voice['name']}", *(_cell(value) for value in row))
-    stdout.print(table)
-    stdout.print(f"overlap by chance: {summary['null_overlap']:.3f}")
+    head = ("", *(voice["name"] for voice in summary["voices"]))
+    rows = (*voice_rows(summary, language), *overlap_rows(summary, language))
+    _show_table(head, rows, left=1)
     _show_notes(summary, language)
     for axis in summary["axes"]:
         _show_axis(axis, language)
@@ -35,12 +28,13 @@ def show_comparison(
     summary: Mapping[str, Any], titles: tuple[str, str], language: Language
 ) -> None:
     """Print how two recordings differ."""
-    from veche.experts.report import comparison_lines
+    from veche.experts.report import changed_section, comparison_lines
 
     for line in comparison_lines(summary, titles, language):
         stdout.print(line, soft_wrap=True)
     if summary["experts"]:
-        stdout.print(_expert_table(summary["experts"]))
+        changed = changed_section(summary, language)
+        _show_table(changed.head, changed.rows[:_MOST_ROWS])
 
 
 def _show_notes(summary: Mapping[str, Any], language: Language) -> None:
@@ -51,21 +45,17 @@ def _show_notes(summary: Mapping[str, Any], language: Language) -> None:
 
 
 def _show_axis(axis: Mapping[str, Any], language: Language) -> None:
-    from veche.experts.phrases import axis_title
-    from veche.experts.report import axis_lines
+    from veche.experts.report import axis_sections
 
-    title = axis_title(axis["axis"], axis["only"], language)
-    stdout.print(f"\n{title}", style="bold")
-    for line in axis_lines(axis, language):
-        stdout.print(line, soft_wrap=True)
-    rows = [
-        {"value": group["value"], **expert}
-        for group in axis["groups"]
-        for expert in group["experts"]
-    ]
-    if rows:
-        rows.sort(key=lambda row: -abs(row["difference"]))
-        stdout.print(_expert_table(rows))
+    sections = list(axis_sections(axis, language))
+    most = _MOST_ROWS if len(sections) <= 2 else _LEAST_ROWS
+    for section in sections:
+        if section.title:
+            stdout.print(f"\n{section.title}", style="bold")
+        for line in section.texts:
+            stdout.print(line, soft_wrap=True)
+        if section.rows:
+            _show_table(section.head, section.rows[:most])
 
 
 def _show_asleep(found: Mapping[str, Any], language: Language) -> None:
@@ -74,18 +64,13 @@ def _show_asleep(found: Mapping[str, Any], language: Language) -> None:
     stdout.print(f"\n{asleep_text(found, language)}", soft_wrap=True)
 
 
-def _expert_table(experts: Sequence[Mapping[str, Any]]) -> Any:
+def _show_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 0) -> None:
+    """Print a table; columns after the first `left` are numbers, on the right."""
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for name in experts[0]:
-        table.add_column(name, justify="right")
-    for expert in experts[:_MOST_ROWS]:
-        table.add_row(*(_cell(value) for value in expert.values()))
-    return table
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-    return "–" if value is None else str(value)
+    for at, name in enumerate(head):
+        table.add_column(name, justify="left" if at < left else "right")
+    for row in rows:
+        table.add_row(*row)
+    stdout.print(table)

@@ -19,6 +19,8 @@ from veche.experts.summary import layer_number
 _COLUMNS = 3
 _MOST_VOICES = 6
 _MOST_PANELS = 12
+_LEAST_SCALE = 0.01
+"""Where nothing differs, a colour scale of a billionth would only frighten."""
 _PHRASES: Mapping[str, Phrase] = {
     "load_entropy": {
         "en": "load entropy (1 = uniform)",
@@ -157,7 +159,7 @@ def _panel(
 ) -> Any:
     title, found, adjusted_LE = panel
     change_LE = (found.rate - found.rest).reshape(adjusted_LE.shape)
-    limit = limit or max(float(np.abs(change_LE).max()), 1e-9)
+    limit = limit or max(float(np.abs(change_LE).max()), _LEAST_SCALE)
     image = axis.imshow(
         change_LE, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest"
     )

@@ -140,11 +140,29 @@ PHRASES: Mapping[str, Phrase] = {
         "en": "Written by veche {version}. This page loads nothing.",
         "ru": "Написано veche {version}. Страница ничего не загружает.",
     },
+    "row_tokens": {"en": "tokens", "ru": "токены"},
+    "row_load_entropy": {
+        "en": "load entropy (1 = uniform)",
+        "ru": "энтропия нагрузки (1 = ровно)",
+    },
+    "row_load_cv": {"en": "load CV (0 = uniform)", "ru": "CV нагрузки (0 = ровно)"},
+    "row_expected_load_cv": {"en": "… by chance", "ru": "… случайно"},
+    "row_max_violation": {"en": "MaxVio (0 = uniform)", "ru": "MaxVio (0 = ровно)"},
+    "row_dead_experts": {"en": "dead experts a layer", "ru": "мёртвых экспертов в слое"},
+    "row_expected_dead_experts": {"en": "… by chance", "ru": "… случайно"},
+    "row_token_entropy": {
+        "en": "token entropy (1 = k alike)",
+        "ru": "энтропия токена (1 = k равны)",
+    },
+    "row_overlap": {"en": "overlap with {voice}", "ru": "общее с {voice}"},
+    "row_null_overlap": {"en": "… by chance", "ru": "… случайно"},
     "col_layer": {"en": "layer", "ru": "слой"},
     "col_expert": {"en": "expert", "ru": "эксперт"},
     "col_experts": {"en": "experts", "ru": "эксперты"},
     "col_rate": {"en": "its tokens", "ru": "у него"},
     "col_rest": {"en": "the others", "ru": "у других"},
+    "col_first": {"en": "first", "ru": "первая"},
+    "col_second": {"en": "second", "ru": "вторая"},
     "col_difference": {"en": "difference", "ru": "разность"},
     "col_p": {"en": "p, adjusted", "ru": "p с поправкой"},
     "col_null": {"en": "by chance", "ru": "случайно"},
@@ -157,7 +175,7 @@ PHRASES: Mapping[str, Phrase] = {
     "col_saturation": {"en": "same token shares", "ru": "общие у того же токена"},
     "col_changed": {"en": "experts changed", "ru": "изменились"},
 }
-"""Every text by its key; columns begin with `col_`."""
+"""Every text by its key; columns begin with `col_`, rows with `row_`."""
 
 NAMES: Mapping[str, Phrase] = {
     "voice": {"en": "voice", "ru": "голос"},

@@ -13,6 +13,8 @@ from veche.experts.phrases import PHRASES, axis_title, name_of
 from veche.experts.significance import SIGNIFICANCE
 
 _MOST_ROWS = 20
+_NEXT_TO_NOTHING = 1e-6
+"""Shown as 0: chance gives 1e-288 dead experts, which nobody needs to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +92,7 @@ def comparison_page(
         ),
     ]
     if summary["experts"]:
-        texts = (say("no_topics"),)
-        head, rows = _expert_table(summary["experts"], summary["overlap"]["null"], say)
-        sections.append(Section(title=say("col_changed"), texts=texts, head=head, rows=rows))
+        sections.append(changed_section(summary, language))
     return _page(say("compare_title"), sections, say)
 
 
@@ -132,11 +132,45 @@ def comparison_lines(
     ]  # fmt: skip
 
 
-def axis_lines(axis: Mapping[str, Any], language: Language) -> list[str]:
-    """Return how an axis was tested, what it could find, and what it found, in sentences."""
+def voice_rows(summary: Mapping[str, Any], language: Language) -> tuple[tuple[str, ...], ...]:
+    """Return what is told of each voice: rows of a name, then a figure of every voice."""
     say = _Speaker(language)
-    found = [_found_line(group, say) for group in axis["groups"] if group["significant"]]
-    return [*_power_lines(axis, say), *found]
+    voices = summary["voices"]
+    keys = [key for key in voices[0] if key not in ("name", "tokens")]
+    rows = [(say("row_tokens"), *(str(voice["tokens"]) for voice in voices))]
+    rows += [(say(f"row_{key}"), *(_number(voice[key]) for voice in voices)) for key in keys]
+    return tuple(rows)
+
+
+def overlap_rows(summary: Mapping[str, Any], language: Language) -> tuple[tuple[str, ...], ...]:
+    """Return how many experts voices have in common: a row a voice, then chance."""
+    say = _Speaker(language)
+    rows = [
+        (say("row_overlap", voice=voice["name"]), *(_share(value) for value in shares))
+        for voice, shares in zip(summary["voices"], summary["overlap"], strict=True)
+    ]
+    null = _share(summary["null_overlap"])
+    return (*rows, (say("row_null_overlap"), *(null for _ in summary["voices"])))
+
+
+def axis_sections(axis: Mapping[str, Any], language: Language) -> Iterator[Section]:
+    """Give how an axis was tested and what it could find, then what it found, group by group."""
+    say = _Speaker(language)
+    title = say("axis", axis=axis_title(axis["axis"], axis["only"], language))
+    yield Section(title=title, texts=tuple(_power_lines(axis, say)))
+    for group in axis["groups"]:
+        if group["experts"]:
+            head, rows = _expert_table(group["experts"], axis["null_rate"], say)
+            yield Section(texts=(_found_line(group, say),), head=head, rows=rows)
+
+
+def changed_section(summary: Mapping[str, Any], language: Language) -> Section:
+    """Return the experts that two recordings choose with different frequency."""
+    say = _Speaker(language)
+    head, rows = _expert_table(
+        summary["experts"], summary["overlap"]["null"], say, pair=("second", "first")
+    )
+    return Section(title=say("col_changed"), texts=(say("no_topics"),), head=head, rows=rows)
 
 
 def asleep_text(found: Mapping[str, Any], language: Language) -> str:
@@ -203,14 +237,11 @@ def _voices(
     summary: Mapping[str, Any], names: Mapping[str, str], picture: bytes, say: _Speaker
 ) -> Section:
     voices = summary["voices"]
-    keys = [key for key in voices[0] if key not in ("name", "tokens")]
-    rows = [("tokens", *(str(voice["tokens"]) for voice in voices))]
-    rows += [(key, *(_number(voice[key]) for voice in voices)) for key in keys]
     return Section(
         title=say("voices"),
         texts=(say("voices_text"),),
         head=("", *(names.get(voice["name"], voice["name"]) for voice in voices)),
-        rows=tuple(rows),
+        rows=voice_rows(summary, say.language),
         picture=picture,
     )
 
@@ -219,12 +250,7 @@ def _axes(
     axes: Sequence[Mapping[str, Any]], picture: bytes | None, say: _Speaker
 ) -> Iterator[Section]:
     for axis in axes:
-        title = say("axis", axis=axis_title(axis["axis"], axis["only"], say.language))
-        yield Section(title=title, texts=tuple(_power_lines(axis, say)))
-        for group in axis["groups"]:
-            if group["experts"]:
-                head, rows = _expert_table(group["experts"], axis["null_rate"], say)
-                yield Section(texts=(_found_line(group, say),), head=head, rows=rows)
+        yield from axis_sections(axis, say.language)
     if picture is not None:
         yield Section(texts=(say("no_topics"),), picture=picture)
 
@@ -272,9 +298,13 @@ def _changed_lines(summary: Mapping[str, Any], say: _Speaker) -> list[str]:
 
 
 def _expert_table(
-    experts: Sequence[Mapping[str, Any]], null: float, say: _Speaker
+    experts: Sequence[Mapping[str, Any]],
+    null: float,
+    say: _Speaker,
+    *,
+    pair: tuple[str, str] = ("rate", "rest"),
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    head = say.columns("layer", "expert", "rate", "rest", "null", "difference", "p")
+    head = say.columns("layer", "expert", *pair, "null", "difference", "p")
     rows = tuple(
         (
             str(expert["layer"]),
@@ -327,7 +357,11 @@ def _pairs(summary: Mapping[str, Any], say: _Speaker) -> Iterator[Section]:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    if value is None:
+        return "–"
+    if abs(value) < _NEXT_TO_NOTHING:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
 
 
 def _share(value: float | None) -> str:
