@@ -38,17 +38,11 @@ def open_engine(
 
 
 def _values(create: Callable[..., Any], engine: str, options: Sequence[str]) -> dict[str, Any]:
-    from inspect import signature
-
     from pydantic import TypeAdapter, ValidationError
 
     from veche.core.errors import InputError
 
-    known = {
-        name: parameter.annotation
-        for name, parameter in signature(create, eval_str=True).parameters.items()
-        if name not in _ELSEWHERE
-    }
+    known = _kinds(create)
     values: dict[str, Any] = {}
     for option in options:
         name, equals, text = option.partition("=")
@@ -60,6 +54,25 @@ def _values(create: Callable[..., Any], engine: str, options: Sequence[str]) -> 
             reason = error.errors(include_url=False)[0]["msg"]
             raise InputError(f"--engine-option {name}={text}: {reason}") from error
     return values
+
+
+def _kinds(create: Callable[..., Any]) -> dict[str, Any]:
+    """Return the types of an engine's own options, by name.
+
+    What it returns is left alone: that name may exist for type checkers only, so that looking
+    for an engine imports nothing.
+    """
+    from inspect import signature
+    from types import SimpleNamespace
+    from typing import get_type_hints
+
+    written = {
+        name: parameter.annotation
+        for name, parameter in signature(create).parameters.items()
+        if name not in _ELSEWHERE
+    }
+    hinted = SimpleNamespace(__annotations__=written)
+    return get_type_hints(hinted, globalns=getattr(create, "__globals__", None))
 
 
 def _unknown(engine: str, name: str, known: Sequence[str]) -> Exception:
