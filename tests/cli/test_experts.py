@@ -66,6 +66,16 @@ def test_show_tests_every_axis_and_says_what_so_few_documents_cannot_tell(veche,
     assert "nothing can be found here" in told
 
 
+def test_show_and_report_name_figures_and_kinds_in_russian(veche, recorded, tmp_path):
+    shown = veche("experts", "show", recorded[0], "--lang", "ru").out
+    page = tmp_path / "e.html"
+    veche("experts", "report", recorded[0], "--out", page, "--lang", "ru")
+    for told in (shown, page.read_text()):
+        assert "энтропия нагрузки" in told
+        assert "load_entropy" not in told
+        assert "cyrillic" not in told
+
+
 def test_report_is_a_page_with_its_pictures_inside(veche, recorded, tmp_path):
     done = veche("experts", "report", recorded[0], "--json")
     assert done.json["page"] == str(recorded[0] / "experts.html")

@@ -23,6 +23,7 @@ class TestAsleep:
         table = veche("experts", "asleep", grown)
         assert table.code == 0
         assert f"{counts['moe_intermediate_size']['new']:,}" in table.out
+        assert "двойники" in veche("experts", "asleep", grown, "--lang", "ru").out
 
     def test_a_folder_that_was_not_grown_is_refused(self, veche, shelf):
         error = refused(veche, "experts", "asleep", shelf / "moe")
@@ -82,6 +83,16 @@ class TestDisagree:
         assert done.code == 0
         assert "surprise of 1: Коротко." in done.out
         assert "experts in common" not in done.out
+
+    def test_russian_is_spoken_throughout(self, veche, shelf):
+        told = veche(
+            "experts", "disagree", shelf / "moe", "Что?", "--answer", "Четыре.", "--lang", "ru"
+        ).out
+        assert "общие эксперты" in told
+        assert "surprise" not in told
+        heads = veche("experts", "heads", shelf / "moe", "Что?", "--max-tokens", 4, "--lang", "ru")
+        assert "энтропия" in heads.out
+        assert "entropy" not in heads.out
 
     def test_the_same_prompt_twice_is_no_disagreement(self, veche, shelf):
         told = veche(

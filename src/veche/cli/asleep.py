@@ -5,9 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from veche.cli.terminal import JsonOption, TerminalProgress, print_json, stdout
+from veche.cli.phrases import phrase
+from veche.cli.terminal import (
+    JsonOption,
+    LanguageOption,
+    TerminalProgress,
+    chosen_language,
+    print_json,
+    stdout,
+)
 
 if TYPE_CHECKING:
+    from veche.core.language import Language
     from veche.experts.sleep_states import Asleep
 
 
@@ -17,6 +26,7 @@ def asleep(
         float,
         typer.Option(min=0, help="A part is asleep up to this share of what old parts have."),
     ] = 0.01,
+    lang: LanguageOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tell which new heads, units and experts are still silent, or twins of old ones."""
@@ -27,21 +37,26 @@ def asleep(
     if as_json:
         print_json(told.as_dict())
     else:
-        _show(told)
+        _show(told, chosen_language(lang))
 
 
-def _show(told: "Asleep") -> None:
+def _show(told: "Asleep", language: "Language") -> None:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for column in ("new", "how many", "awake", "silent", "twins"):
-        table.add_column(column, justify="left" if column == "new" else "right")
+    for name in ("new", "count", "awake", "silent", "twins"):
+        title = phrase(f"col_{name}", language)
+        table.add_column(title, justify="left" if name == "new" else "right")
     for name, counts in told.totals().items():
         keys = ("new", "awake", "silent", "twins")
         table.add_row(name, *(f"{counts[key]:,}" for key in keys))
     stdout.print(table)
+    stdout.print(phrase("asleep_legend", language), soft_wrap=True)
     for layer in told.layers:
-        awake = [f"head {head}" for head in layer.awake_heads]
-        awake += [f"expert {expert}" for expert in layer.awake_experts]
+        awake = [phrase("awake_head", language, number=head) for head in layer.awake_heads]
+        awake += [phrase("awake_expert", language, number=one) for one in layer.awake_experts]
         if awake:
-            stdout.print(f"layer {layer.layer}: awake: {', '.join(awake)}", soft_wrap=True)
+            parts = ", ".join(awake)
+            stdout.print(
+                phrase("awake_in_layer", language, layer=layer.layer, parts=parts), soft_wrap=True
+            )

@@ -1,15 +1,18 @@
 """`veche experts disagree`: where voices part while they read the same answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.phrases import phrase
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from veche.core.language import Language
     from veche.engines.protocol import Branch
     from veche.experts.disagreement_map import DisagreementMap
@@ -45,14 +48,16 @@ def disagree(
     from veche.checkpoint.config import read_config, spec_of
     from veche.core.files import write_json
     from veche.council import prompts as council_prompts
+    from veche.engines.protocol import Capability, require
     from veche.experts.disagreement_map import disagreement
     from veche.experts.disagreement_plot import plot_disagreement
     from veche.surgery.loading import load_tokenizer
 
     language = chosen_language(lang)
     branches = _branches(_tasks(voices, prompts or (), language))
-    spec = spec_of(read_config(model), where=str(model))
     asked = open_engine(engine, str(model), top_k=None, options=engine_option)
+    require(asked, Capability.SCORE, Capability.LOGITS, Capability.HIDDEN_STATES)
+    spec = spec_of(read_config(model), where=str(model))
     trunk = asked.open_trunk(
         system=council_prompts.system(language), user=council_prompts.question(question, language)
     )
@@ -73,7 +78,7 @@ def disagree(
     if as_json:
         print_json(found)
     else:
-        _show(told, out)
+        _show(told, out, language)
 
 
 def _tasks(voices: str, prompts: Sequence[str], language: "Language") -> dict[str, str]:
@@ -119,31 +124,43 @@ def _texts_of(tokenizer: Any) -> Any:
     return texts_of
 
 
-def _show(told: "DisagreementMap", out: Path | None) -> None:
-    from rich.table import Table
+def _show(told: "DisagreementMap", out: Path | None, language: "Language") -> None:
 
     stdout.print(told.answer, soft_wrap=True)
     stdout.print()
-    stdout.print(f"next token, JS: {told.js_bits.mean():.4f} bits on average")
+    for line in _lines(told, language):
+        stdout.print(line, markup=False, soft_wrap=True)
+    stdout.print(_table(told, language))
+    if out is not None:
+        stdout.print(str(out / _PICTURE_NAME), markup=False, soft_wrap=True)
+
+
+def _lines(told: "DisagreementMap", language: "Language") -> Iterator[str]:
+    yield phrase("js_mean", language, bits=told.js_bits.mean())
     for voice, surprise in zip(told.voices, told.surprise_nats, strict=True):
-        stdout.print(f"surprise of {voice}: {surprise.mean():.3f} nats a token")
+        yield phrase("surprise_mean", language, voice=voice, nats=surprise.mean())
     if told.hidden_layers:
         layer = int(told.hidden_distance.mean(0).argmax())
-        stdout.print(
-            f"states: furthest apart in layer {told.hidden_layers[layer]}: 1 − cos = "
-            f"{told.hidden_distance[:, layer].mean():.4f}, CKA = {told.cka[layer]:.3f}"
-        )
+        yield phrase(
+            "states_part", language,
+            layer=told.hidden_layers[layer],
+            distance=told.hidden_distance[:, layer].mean(),
+            cka=told.cka[layer],
+        )  # fmt: skip
     if told.routing_overlap is not None and told.routing_by_chance is not None:
-        stdout.print(
-            f"experts in common: {told.routing_overlap.mean():.1%} "
-            f"(by chance {told.routing_by_chance:.1%})"
-        )
+        share, null = told.routing_overlap.mean(), told.routing_by_chance
+        yield phrase("experts_in_common", language, share=share, null=null)
+
+
+def _table(told: "DisagreementMap", language: "Language") -> "Table":
+    from rich.table import Table
+
     table = Table(show_edge=False, pad_edge=False)
-    for column in ("most disputed", "JS, bits", *(f"surprise of {name}" for name in told.voices)):
-        table.add_column(column, justify="left" if column == "most disputed" else "right")
+    table.add_column(phrase("col_disputed", language))
+    table.add_column(phrase("col_js_bits", language), justify="right")
+    for voice in told.voices:
+        table.add_column(phrase("col_surprise", language, voice=voice), justify="right")
     for at in told.most_disputed():
         surprise = [f"{value:.2f}" for value in told.surprise_nats[:, at]]
         table.add_row(f"{at}: {told.tokens[at]!r}", f"{told.js_bits[at]:.3f}", *surprise)
-    stdout.print(table)
-    if out is not None:
-        stdout.print(str(out / _PICTURE_NAME))
+    return table

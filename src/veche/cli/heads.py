@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.phrases import phrase
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from veche.core.language import Language
     from veche.experts.heads import HeadReport
 
 
@@ -57,19 +59,17 @@ def heads(
     if as_json:
         print_json({"picture": None if out is None else str(out), **report.as_dict()})
         return
-    _show(report)
+    _show(report, language)
     if out is not None:
         stdout.print(str(out))
 
 
-def _show(report: "HeadReport") -> None:
+def _show(report: "HeadReport", language: "Language") -> None:
     from rich.table import Table
 
     table = Table(show_edge=False, pad_edge=False)
-    for column in (
-        "layer", "entropy", "distance", "output norm", "effective", "most alike", "cosine",
-    ):  # fmt: skip
-        table.add_column(column, justify="right", no_wrap=True)
+    for name in ("layer", "entropy", "distance", "norm", "effective", "alike", "cosine"):
+        table.add_column(phrase(f"col_{name}", language), justify="right", no_wrap=True)
     for layer, effective in enumerate(report.effective_heads):
         first = int(abs(report.nearest_cosine[layer]).argmax())
         table.add_row(
@@ -82,11 +82,7 @@ def _show(report: "HeadReport") -> None:
             f"{report.nearest_cosine[layer, first]:.2f}",
         )
     stdout.print(table)
-    stdout.print(
-        f"means over {report.num_tokens} tokens, least – most of the heads; entropy in nats, "
-        "distance in tokens",
-        soft_wrap=True,
-    )
+    stdout.print(phrase("heads_legend", language, tokens=report.num_tokens), soft_wrap=True)
 
 
 def _range(values: "NDArray[np.float64]") -> str:

@@ -118,6 +118,56 @@ PHRASES: dict[str, Phrase] = {
         "ru": "Счёт в токенах: {prefilled} обработано, {reused} прочитано из общего начала вместо "
         "повторной обработки, {decoded} порождено. За столько же — независимых ответов: {samples}.",
     },
+    "js_mean": {
+        "en": "next token, JS: {bits:.4f} bits on average (0 is alike, 1 nothing in common)",
+        "ru": "следующий токен, JS: в среднем {bits:.4f} бит (0 — одно и то же, 1 — ничего общего)",
+    },
+    "surprise_mean": {
+        "en": "surprise of {voice}: {nats:.3f} nats a token",
+        "ru": "неожиданность для {voice}: {nats:.3f} нат на токен",
+    },
+    "states_part": {
+        "en": "states: furthest apart in layer {layer}: 1 − cos = {distance:.4f}, CKA = {cka:.3f}",
+        "ru": "состояния: дальше всего в слое {layer}: 1 − cos = {distance:.4f}, CKA = {cka:.3f}",
+    },
+    "experts_in_common": {
+        "en": "experts in common: {share:.1%} (by chance {null:.1%})",
+        "ru": "общие эксперты: {share:.1%} (случайно {null:.1%})",
+    },
+    "col_disputed": {"en": "most disputed", "ru": "спорнее всего"},
+    "col_js_bits": {"en": "JS, bits", "ru": "JS, бит"},
+    "col_surprise": {"en": "surprise of {voice}", "ru": "неожид. для {voice}"},
+    "col_layer": {"en": "layer", "ru": "слой"},
+    "col_entropy": {"en": "entropy", "ru": "энтропия"},
+    "col_distance": {"en": "distance", "ru": "расстояние"},
+    "col_norm": {"en": "output norm", "ru": "норма"},
+    "col_effective": {"en": "effective", "ru": "действ."},
+    "col_alike": {"en": "most alike", "ru": "схожи"},
+    "col_cosine": {"en": "cosine", "ru": "косинус"},
+    "heads_legend": {
+        "en": "means over {tokens} tokens, least – most of the heads; entropy in nats, distance in "
+        "tokens; effective: how many heads would do the same if they had nothing in common",
+        "ru": "средние по токенам ({tokens}), от наименьшей до наибольшей головы; энтропия — наты, "
+        "расстояние в токенах, норма — вывода; действ. — сколько голов делали бы то же, не имея "
+        "ничего общего",
+    },
+    "col_new": {"en": "new", "ru": "новое"},
+    "col_count": {"en": "how many", "ru": "сколько"},
+    "col_awake": {"en": "awake", "ru": "работают"},
+    "col_silent": {"en": "silent", "ru": "молчат"},
+    "col_twins": {"en": "twins", "ru": "двойники"},
+    "awake_in_layer": {
+        "en": "layer {layer}: awake: {parts}",
+        "ru": "слой {layer}: работают: {parts}",
+    },
+    "awake_head": {"en": "head {number}", "ru": "голова {number}"},
+    "awake_expert": {"en": "expert {number}", "ru": "эксперт {number}"},
+    "asleep_legend": {
+        "en": "silent: adds next to nothing yet; twin: computes what an old part computes; both "
+        "are asleep until training wakes them",
+        "ru": "молчат — пока почти ничего не добавляют; двойники — вычисляют то же, что старая "
+        "часть; те и другие спят, пока их не разбудит обучение",
+    },
     "answering": {"en": "{voice} speaks", "ru": "говорит {voice}"},
 }
 

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from veche.core.errors import MissingExtraError
+from veche.core.errors import InputError, MissingExtraError
 from veche.engines.protocol import Engine
 
 _NEEDED = ("torch", "transformers", "safetensors", "jinja2")
@@ -35,9 +35,18 @@ def create(
     for package in _NEEDED:
         if find_spec(package) is None:
             raise MissingExtraError(package, "model")
+    _require_a_folder(str(model))
     from veche.engines.embedded.engine import EmbeddedEngine
     from veche.engines.embedded.loading import load
 
     return EmbeddedEngine(
         load(Path(model), dtype=dtype, device=device, top_k=top_k, memory_bytes=memory_bytes)
     )
+
+
+def _require_a_folder(model: str) -> None:
+    """Say which engine would take an address or a GGUF file."""
+    if model.startswith(("http://", "https://")):
+        raise InputError(f"{model} is an address, not a folder", hint="add --engine openai")
+    if model.lower().endswith(".gguf") and not Path(model).is_dir():
+        raise InputError(f"{model} is a GGUF file, not a folder", hint="add --engine llamacpp")
