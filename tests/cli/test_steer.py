@@ -91,6 +91,7 @@ def test_evaluate_reports_effect_and_collateral(veche, shelf, sets, found, tmp_p
     done = veche(*command, "--lang", "ru")
     assert done.code == 0
     assert "Побочное действие" in done.out
+    assert "отложено текстов: 3. Интервалы" in done.out  # three tell little, and that is said
     assert path.with_suffix(".png").is_file()
 
 

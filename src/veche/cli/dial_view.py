@@ -63,7 +63,7 @@ def _table(report: DialReport, context: Context, language: Language) -> Table:
     keys += ["experts", "over_fixed"] if report.dial == "adaptive" else ["kl", "top1"]
     keys += ["ece"] if report.dial == "temperature" else []
     keys += ["speed", "speed_ratio"] if _has_speed(report) else []
-    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=0, pad_edge=False)
     table.add_column(report.dial)
     for key in keys:
         table.add_column(phrase(f"col_{key}", language), justify="right")

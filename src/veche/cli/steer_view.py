@@ -18,6 +18,8 @@ from veche.experts.steering.phrases import phrase
 from veche.experts.steering.report import steered_experts
 
 _MOST_NAMED = 12
+_ENOUGH_TEXTS = 8
+"""A bootstrap over fewer texts says more than they can tell: of two, any that agree exclude 0."""
 
 
 def show_found(steering: SteeringBasis, found: Contrast, path: Path, language: Language) -> None:
@@ -98,7 +100,12 @@ def show_evaluation(
 
 
 def verdicts(figures: Evaluation, language: Language) -> list[str]:
-    """Say plainly which strengths lean as asked: a negative one is asked to lean the other way."""
+    """Say plainly which strengths lean as asked: a negative one is asked to lean the other way.
+
+    Whether there were texts enough to tell is said first.
+    """
+    held_out = min(figures.num_for, figures.num_against)
+    few = phrase("few_held_out", language, count=held_out, enough=_ENOUGH_TEXTS)
     found: dict[str, list[str]] = {}
     for row in figures.rows:
         preference = row.effect.preference
@@ -106,10 +113,11 @@ def verdicts(figures: Evaluation, language: Language) -> list[str]:
         as_asked, backwards = (is_up, is_down) if row.strength > 0 else (is_down, is_up)
         kind = "works" if as_asked else "backwards" if backwards else "nothing"
         found.setdefault(kind, []).append(f"{row.strength:g}")
-    return [
+    said = [
         phrase(f"verdict_{kind}", language, strengths=", ".join(strengths))
         for kind, strengths in found.items()
     ]
+    return [few, *said] if held_out < _ENOUGH_TEXTS else said
 
 
 def _figures(figures: Evaluation, part: str, keys: tuple[str, ...], language: Language) -> Table:

@@ -136,3 +136,5 @@ def _finish(axis: Any, report: DialReport, language: Language) -> None:
         axis.set_xscale("log")
         axis.set_xticks(values, [f"{value:g}" for value in values])
         axis.minorticks_off()
+    elif report.dial == "top_k":
+        axis.locator_params(axis="x", integer=True)

@@ -64,6 +64,13 @@ PHRASES: dict[str, Phrase] = {
         "{nll})",
     },
     "col_strength": {"en": "strength", "ru": "сила"},
+    "few_held_out": {
+        "en": "Only {count} texts of a set were held out: intervals over so few are too narrow, "
+        "and one over two texts misses 0 by chance half of the time. Hold out {enough} or more.",
+        "ru": "Для оценки отложено текстов: {count}. Интервалы по столь немногим слишком узки; на "
+        "двух текстах интервал без нуля выходит случайно в половине случаев. Отложите хотя бы "
+        "{enough}.",
+    },
     "floor": {"en": "floor", "ru": "порог"},
     "col_nll_for": {"en": "ΔNLL for", "ru": "ΔNLL за"},
     "col_nll_against": {"en": "ΔNLL against", "ru": "ΔNLL против"},
