@@ -8,6 +8,8 @@ import typer
 from veche.cli.engine_options import EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
+_TRANSCRIPT = "transcript.jsonl"
+
 
 def ask(
     model: Annotated[str, typer.Argument(help="A model folder, or a server's address.")],
@@ -32,6 +34,7 @@ def ask(
     from veche.cli.council_view import CouncilView, show_end
     from veche.council.deliberation import deliberate
     from veche.council.settings import CouncilSettings
+    from veche.council.transcript import require_new
     from veche.experts.recording import recording_of_run
     from veche.experts.store import FILE_NAME, save_recording
 
@@ -39,6 +42,8 @@ def ask(
     settings = CouncilSettings(
         max_tokens_per_voice=max_tokens, max_tokens_per_run=budget, seed=seed
     )
+    if out is not None:
+        require_new(out, _TRANSCRIPT, FILE_NAME)
     text = _standard_input() if question == "-" else question
     view = None if as_json else CouncilView(stdout, language)
     try:
@@ -46,7 +51,7 @@ def ask(
             open_engine(engine, model, top_k=top_k, options=engine_option),
             text,
             settings=settings,
-            transcript=None if out is None else out / "transcript.jsonl",
+            transcript=None if out is None else out / _TRANSCRIPT,
             on_event=view.on_event if view else None,
             on_token=view.on_token if view else None,
             language=language,

@@ -151,6 +151,20 @@ def _is_unfinished(content: bytes) -> bool:
     return is_ours and b'"kind": "RUN_FINISHED"' not in content
 
 
+def require_new(folder: Path, *names: str) -> None:
+    """Refuse a folder that holds a finished run's files, before anything is computed.
+
+    Raises:
+        OutputError: one of `names` exists there, and is no transcript of an interrupted run.
+    """
+    for path in (folder / name for name in names):
+        is_spare = path.suffix == ".jsonl" and path.is_file() and _is_unfinished(path.read_bytes())
+        if path.exists() and not is_spare:
+            raise OutputError(
+                f"{path} exists, and veche overwrites nothing", hint="choose another folder"
+            )
+
+
 def _open_new(path: Path) -> IO[str]:
     if path.parent.is_file():
         raise OutputError(f"{path.parent} is a file, not a folder", hint="choose another folder")
