@@ -133,8 +133,8 @@ def test_two_adapters_in_one_batch_act_behind_the_trunk_only(moe_folder, tmp_pat
         an_adapter(tmp_path / name, moe_folder, seed=seed)
         assert len(engine.load_adapter(name, tmp_path / name)) == 64
     branches = [
-        a_branch(name or "base", adapter=name, keep=True, capture=Capture(logits=True))
-        for name in (None, "one", "two", "one")
+        a_branch(voice, adapter=name, keep=True, capture=Capture(logits=True))
+        for voice, name in (("base", None), ("one", "one"), ("two", "two"), ("again", "one"))
     ]
     results = engine.decode(trunk, branches)
     assert np.allclose(results[0].logits, plain.logits, rtol=0, atol=1e-4)

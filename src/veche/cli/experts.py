@@ -180,13 +180,12 @@ def _title(run: Path, voice: str | None) -> str:
 def _write_page(page: Path, html: str, pictures: dict[str, bytes]) -> dict[str, Any]:
     """Write a page, and its pictures as PNG beside it; return their paths."""
     from veche.core.errors import OutputError
-    from veche.core.files import atomic_writer, write_text
+    from veche.core.files import write_together
 
     if page.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{page} is no name of a page", hint=f"--out {page.with_suffix('.html')}")
     paths = {name: page.with_name(f"{page.stem}-{name}.png") for name in pictures}
-    for name, path in paths.items():
-        with atomic_writer(path) as file:
-            file.write(pictures[name])
-    write_text(page, html)
+    if page.is_dir():
+        raise OutputError(f"{page} is a folder", hint="name a file: --out PAGE.html")
+    write_together({page: html, **{path: pictures[name] for name, path in paths.items()}})
     return {"page": str(page), "pictures": {name: str(path) for name, path in paths.items()}}

@@ -124,16 +124,16 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_together(texts: Mapping[Path, str]) -> None:
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
     """Write several files, all or (on a full disk, say) none; the first gets its name last.
 
     Raises:
         DiskError: the disk is full or refuses.
     """
     with ExitStack() as stack:
-        for path, text in texts.items():
+        for path, content in contents.items():
             file = stack.enter_context(atomic_writer(path))
-            file.write(text.encode())
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()  # what the disk refuses, it refuses before any file gets its name
 
 
@@ -185,9 +185,11 @@ def read_text(path: Path) -> str:
     """Read a text file.
 
     Raises:
-        InputError: it is missing, unreadable, or not UTF-8.
+        InputError: it is missing, unreadable, a device, or not UTF-8.
     """
     try:
+        if path.is_char_device():
+            raise InputError(f"{path} is a device, which may never end", hint="name a file")
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist", hint="check the path") from error

@@ -5,6 +5,8 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from veche.engines.request_limits import require_text
+
 _SYSTEM_SLOT = "vechesystemslot"
 _USER_SLOT = "vecheuserslot"
 _ANSWER_SLOT = "vecheanswerslot"
@@ -157,6 +159,7 @@ def _plain(tokenizer: Any) -> ChatFormat:
 def _ids(tokenizer: Any, text: str, *, split_special_tokens: bool) -> list[int]:
     if not text:
         return []
+    require_text(text)
     encoded = tokenizer(
         text, add_special_tokens=False, split_special_tokens=split_special_tokens, verbose=False
     )

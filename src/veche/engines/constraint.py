@@ -45,8 +45,11 @@ class Grammars:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(
                 json.dumps(schema), overrides=_ONE_LINE
             )
-        except (TypeError, ValueError) as error:
-            raise InputError(f"the JSON schema can't be used: {error}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"the JSON schema can't be used: {error}",
+                hint="a schema is JSON: objects, lists, texts and numbers, not nested without end",
+            ) from error
         matcher = llguidance.LLMatcher(self._tokenizer, grammar)
         if matcher.is_error():
             raise InputError(

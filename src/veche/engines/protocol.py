@@ -14,7 +14,13 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from veche.core.errors import UnsupportedError
+from veche.core.errors import InputError, UnsupportedError
+from veche.engines.request_limits import (
+    require_finite,
+    require_share,
+    require_stop_texts,
+    require_whole,
+)
 
 FinishReason = Literal["stop", "length", "cancelled"]
 OnToken = Callable[[str, str], None]
@@ -62,14 +68,16 @@ class Capability(StrEnum):
 class Sampling:
     """How a branch picks its tokens; spelled as in transformers' GenerationConfig.
 
+    A number out of its range is an InputError.
+
     Attributes:
-        max_new_tokens: the most tokens that the branch may decode.
+        max_new_tokens: the most tokens that the branch may decode, at least 1.
         temperature: 0 is greedy.
         top_k: only the likeliest so many tokens are drawn from; 0 is all.
         top_p: nucleus mass in (0, 1].
         min_p: tokens below this share of the likeliest one's probability are not drawn.
         repetition_penalty: 1 is none; applied to tokens that this branch has decoded.
-        seed: of this branch's own random stream.
+        seed: of this branch's own random stream; any whole number.
         stop: texts that end the branch; they are not part of its text.
     """
 
@@ -81,6 +89,16 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of their range, here and not in every engine."""
+        require_whole("max_new_tokens", self.max_new_tokens, least=1)
+        require_whole("top_k", self.top_k, least=0)
+        require_finite("temperature", self.temperature, is_zero_allowed=True)
+        require_finite("repetition_penalty", self.repetition_penalty, is_zero_allowed=False)
+        require_share("top_p", self.top_p, is_zero_allowed=False)
+        require_share("min_p", self.min_p, is_zero_allowed=True)
+        require_stop_texts(self.stop)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +165,13 @@ class Capture:
     logits: bool = False
     hidden_layers: tuple[int, ...] = ()
     heads: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no model has."""
+        if self.logprobs is not None:
+            require_whole("logprobs", self.logprobs, least=0)
+        for layer in self.hidden_layers:
+            require_whole("hidden_layers", layer, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -391,11 +416,19 @@ def require(engine: Engine, *needed: Capability) -> None:
 
 
 def require_for(engine: Engine, branches: Iterable[Branch]) -> None:
-    """Refuse what a batch of branches asks for and the engine lacks.
+    """Refuse what a batch of branches asks for and the engine lacks, or two of one voice.
 
     Raises:
         UnsupportedError: names what is missing.
+        InputError: names the voice that is not unique.
     """
+    branches = tuple(branches)
+    voices = [branch.voice for branch in branches]
+    for voice in voices:
+        if voices.count(voice) > 1:
+            raise InputError(
+                f"{voices.count(voice)} branches of one batch have the voice {voice!r}"
+            )
     require(engine, *(capability for branch in branches for capability in branch.needs))
 
 

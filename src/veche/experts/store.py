@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from veche.core.errors import CheckpointError, MissingExtraError
 from veche.core.files import atomic_writer
+from veche.core.json_text import parse_json
 from veche.engines.protocol import Routing
 from veche.experts.recording import Record, Recording, Source, joined, recorded
+from veche.experts.token_classes import CLASSES
 
 FILE_NAME = "routing.safetensors"
 SHARD_GLOB = "routing-*.safetensors"
@@ -185,8 +187,8 @@ def _read_file(path: Path) -> Recording:
 def _read_first_format(path: Path, tensors: Any) -> Recording:
     """Read what veche 0.1.0 wrote: two tensors a voice."""
     metadata = tensors.metadata()
-    voices: list[str] = json.loads(metadata["voices"])
-    experts: list[int] = json.loads(metadata["num_experts"])
+    voices: list[str] = parse_json(metadata["voices"].encode())
+    experts: list[int] = parse_json(metadata["num_experts"].encode())
     parts = []
     for index, (voice, num_experts) in enumerate(zip(voices, experts, strict=True)):
         ids = tensors.get_tensor(f"{index}.expert_ids")
@@ -201,7 +203,7 @@ def _read_first_format(path: Path, tensors: Any) -> Recording:
 
 def _checked(path: Path, found: Recording) -> Recording:
     tokens, ids = sum(record.num_tokens for record in found.records), found.expert_ids
-    _require(path, ids.ndim == 3 and len(ids) == tokens)
+    _require(path, ids.ndim == 3 and len(ids) == tokens and (not tokens or ids.size > 0))
     _require(path, ids.size == 0 or int(ids.max()) <= found.num_experts)
     for name, types in _TYPES.items():
         array = getattr(found, name)
@@ -211,6 +213,9 @@ def _checked(path: Path, found: Recording) -> Recording:
     _require(path, found.router_logits is None or found.router_logits.shape == shape)
     for one_a_token in (found.token_ids, found.token_classes):
         _require(path, one_a_token is None or one_a_token.ndim == 1)
+    classes = found.token_classes
+    _require(path, classes is None or int(classes.max(initial=0)) < len(CLASSES))
+    _require(path, found.weights is None or bool(np.isfinite(found.weights).all()))
     layers = found.source.layers if found.source else ()
     _require(path, not layers or len(layers) == ids.shape[1])
     return found

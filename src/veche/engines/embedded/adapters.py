@@ -4,20 +4,22 @@ An adapter acts on a branch's own tokens only: from the first one on, or, if it 
 invocation tokens (aLoRA, arXiv 2504.12397), from the last place where those stand in its suffix.
 """
 
-import hashlib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from veche.core.errors import CheckpointError, InputError, MissingExtraError, UnsupportedError
-from veche.core.files import read_json_object, sha256_of
+from veche.core.errors import CheckpointError, InputError, MissingExtraError
+from veche.engines.embedded.adapter_files import read_adapter
 from veche.surgery.loading import quiet_transformers
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+_UNFIT = (ValueError, RuntimeError, LookupError, TypeError, AttributeError, OSError, re.error)
+"""What PEFT raises where a config's values are not what it takes them for."""
 _BASE = "__base__"
 """PEFT's name for a row without an adapter."""
 
@@ -27,10 +29,12 @@ class LoadedAdapter:
     """An adapter that branches may name.
 
     Attributes:
+        peft_name: what PEFT calls it: the user's names may hold what modules can't be called.
         content_hash: SHA-256 of its config and weights.
         invocation_ids: tokens that it waits for; empty is that it acts at once.
     """
 
+    peft_name: str
     content_hash: str
     invocation_ids: tuple[int, ...]
 
@@ -44,6 +48,7 @@ class Adapters:
     def __init__(self, model: Any) -> None:
         self._model = model
         self._loaded: dict[str, LoadedAdapter] = {}
+        self._numbers = count()
         self._names: list[str] = []
         self._spans: list[int] = []
         self._behind = 0
@@ -53,27 +58,37 @@ class Adapters:
 
         Raises:
             MissingExtraError: peft is not installed.
-            CheckpointError: the folder holds no LoRA in safetensors, or of another model.
+            CheckpointError: the folder holds no LoRA in safetensors, or of another model; what had
+                the name keeps it.
             UnsupportedError: it changes more than attention.
         """
-        found = _read(folder)
-        if name in self._loaded:
-            self.unload(name)
+        if find_spec("peft") is None:
+            raise MissingExtraError("peft", "train")
+        files = read_adapter(folder)
+        peft_name = f"adapter_{next(self._numbers)}"
         try:
             with quiet_transformers(), warnings.catch_warnings():
                 # That a second adapter is loaded beside the first is what is wanted.
                 warnings.filterwarnings("ignore", "Already found a `peft_config`")
-                self._model.load_adapter(str(folder), adapter_name=name, hotswap=False)
-        except (ValueError, RuntimeError, KeyError, TypeError, OSError) as error:
-            self._discard(name)
+                self._model.load_adapter(str(folder), adapter_name=peft_name, hotswap=False)
+            self._require_all(peft_name, files.num_tensors)
+        except _UNFIT as error:
+            self._discard(peft_name)
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
-                f"the adapter in {folder} does not fit the model: {str(error).splitlines()[0]}",
+                f"the adapter in {folder} does not fit the model: {reason}",
                 hint="an adapter fits the base model that it was trained on",
             ) from error
         self._model.disable_adapters()
         self._model.eval()
-        self._loaded[name] = found
-        return found.content_hash
+        if name in self._loaded:
+            self.unload(name)
+        self._loaded[name] = LoadedAdapter(
+            peft_name=peft_name,
+            content_hash=files.content_hash,
+            invocation_ids=tuple(files.config.alora_invocation_tokens or ()),
+        )
+        return files.content_hash
 
     def unload(self, name: str) -> None:
         """Forget an adapter.
@@ -81,8 +96,7 @@ class Adapters:
         Raises:
             InputError: there is none of that name.
         """
-        self.named(name)
-        self._discard(name)
+        self._discard(self.named(name).peft_name)
         del self._loaded[name]
 
     def named(self, name: str) -> LoadedAdapter:
@@ -135,7 +149,7 @@ class Adapters:
 
     def set_rows(self, names: Sequence[str | None], spans: Sequence[int]) -> None:
         """Say which adapter each batch row has, and on how many tokens at the end it acts."""
-        self._names = [_BASE if name is None else name for name in names]
+        self._names = [_BASE if name is None else self.named(name).peft_name for name in names]
         self._spans = list(spans)
         self._behind = 0
 
@@ -147,42 +161,13 @@ class Adapters:
         offsets = [max(0, span - self._behind) for span in self._spans]
         return args, {**kwargs, "adapter_names": self._names, "alora_offsets": offsets}
 
-    def _discard(self, name: str) -> None:
-        if name in (getattr(self._model, "peft_config", None) or {}):
-            self._model.delete_adapter(name)
+    def _require_all(self, peft_name: str, num_tensors: int) -> None:
+        """Refuse weights of which some are missing, or that the model has no place for."""
+        names = [name for name, _ in self._model.named_parameters()]
+        num_places = sum(f".{peft_name}." in name for name in names)
+        if num_places != num_tensors:
+            raise ValueError(f"it has {num_tensors} weights, where the model needs {num_places}")
 
-
-def _read(folder: Path) -> LoadedAdapter:
-    """Look at an adapter's files before anything of the model is touched."""
-    try:
-        import peft  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("peft", "train") from error
-    config = read_json_object(folder / _CONFIG)
-    if not (folder / _WEIGHTS).is_file():
-        raise CheckpointError(
-            f"{folder} has no {_WEIGHTS}; pickled adapters are refused",
-            hint="save it with safe_serialization=True",
-        )
-    if config.get("peft_type") != "LORA" or config.get("use_dora"):
-        raise UnsupportedError(
-            f"the adapter in {folder} is {config.get('peft_type')}"
-            f"{' with DoRA' if config.get('use_dora') else ''}: rows of a batch can't differ in it",
-            hint="train a plain LoRA, or merge it into the model",
-        )
-    targets = config.get("target_modules")
-    others = sorted(set(targets) - _ATTENTION) if isinstance(targets, list) else [str(targets)]
-    others += [str(name) for name in config.get("target_parameters") or []]
-    if others:
-        raise UnsupportedError(
-            f"the adapter in {folder} changes {', '.join(others[:3])}: only attention projections "
-            "can differ from row to row",
-            hint="merge it into the model, or train it on q_proj, k_proj, v_proj and o_proj",
-        )
-    digest = hashlib.sha256()
-    for name in (_CONFIG, _WEIGHTS):
-        digest.update(f"{name}\0{sha256_of(folder / name)}\n".encode())
-    return LoadedAdapter(
-        content_hash=digest.hexdigest(),
-        invocation_ids=tuple(config.get("alora_invocation_tokens") or ()),
-    )
+    def _discard(self, peft_name: str) -> None:
+        if peft_name in (getattr(self._model, "peft_config", None) or {}):
+            self._model.delete_adapter(peft_name)

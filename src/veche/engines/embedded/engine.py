@@ -19,7 +19,8 @@ from veche.engines.embedded.loading import LoadedModel
 from veche.engines.embedded.memory_budget import MemoryBudget
 from veche.engines.embedded.observations import Observations
 from veche.engines.embedded.reading import Reading
-from veche.engines.embedded.snapshot import Snapshot, read_snapshot, write_snapshot
+from veche.engines.embedded.snapshot import Shape, Snapshot, read_snapshot, write_snapshot
+from veche.engines.embedded.sole_use import SoleUse, one_at_a_time
 from veche.engines.embedded.trunk import EmbeddedTrunk, Turn, open_rows
 from veche.engines.protocol import (
     Branch,
@@ -40,9 +41,14 @@ _ALWAYS = frozenset(Capability) - {
 
 
 class EmbeddedEngine:
-    """A transformers model in this process."""
+    """A transformers model in this process.
+
+    NOTE: threads that ask at once are served one after another: hooks and adapters that one answer
+    puts in place act on every token that the model reads meanwhile.
+    """
 
     def __init__(self, loaded: LoadedModel) -> None:
+        self.sole_use = SoleUse()
         self.name = loaded.name
         self.context_tokens = loaded.context_tokens
         self._loaded = loaded
@@ -69,6 +75,7 @@ class EmbeddedEngine:
         """Return how many tokens `text` adds to a trunk."""
         return len(self._format.text_ids(text))
 
+    @one_at_a_time
     def open_trunk(self, *, system: str, user: str) -> EmbeddedTrunk:
         """Prefill the system message and the beginning of the user's turn."""
         ids = self._format.head_ids(system, user)
@@ -76,6 +83,7 @@ class EmbeddedEngine:
             raise InputError("there is nothing to ask: the trunk would be empty")
         return self._opened(ids, "user", pending=0)
 
+    @one_at_a_time
     def open_text(self, text: str) -> EmbeddedTrunk:
         """Prefill a plain text; it begins with the tokenizer's first token of a document."""
         ids = [*self._format.document_ids, *self._format.text_ids(text)]
@@ -84,6 +92,7 @@ class EmbeddedEngine:
         # Its last token stays pending, so that there is always one to predict the next from.
         return self._opened(ids, "text", pending=1)
 
+    @one_at_a_time
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
         """Append `text` to the open turn."""
         mine = _mine(trunk)
@@ -94,6 +103,7 @@ class EmbeddedEngine:
         mine.turn = "text" if mine.turn == "text" else "user"
         return len(new)
 
+    @one_at_a_time
     def decode(
         self,
         trunk: Trunk,
@@ -121,6 +131,7 @@ class EmbeddedEngine:
             ).run()
         return self._results(mine, states)
 
+    @one_at_a_time
     def score(
         self, trunk: Trunk, branches: Sequence[Branch], answers: Sequence[str]
     ) -> list[BranchResult]:
@@ -148,6 +159,7 @@ class EmbeddedEngine:
         """Free the trunk's keys and values; branches that were kept of it stay."""
         _mine(trunk).rows = None
 
+    @one_at_a_time
     def save_trunk(self, trunk: Trunk, path: Path) -> None:
         """Write a trunk to `path`, atomically.
 
@@ -165,6 +177,7 @@ class EmbeddedEngine:
         )
         write_snapshot(path, snapshot, mine.segments)
 
+    @one_at_a_time
     def load_trunk(self, path: Path) -> EmbeddedTrunk:
         """Open what `save_trunk` wrote.
 
@@ -175,14 +188,22 @@ class EmbeddedEngine:
         snapshot = read_snapshot(
             path,
             model=self._loaded.content_hash,
-            num_layers=self._runner.num_layers,
+            shape=Shape(
+                num_layers=self._runner.num_layers,
+                num_heads=self._runner.num_kv_heads,
+                head_dim=self._runner.head_dim,
+                vocab_size=self._runner.vocab_size,
+                dtype=self._model.dtype,
+            ),
             device=self._runner.device,
         )
         self._require_room(len(snapshot.token_ids))
         self.memory.require(snapshot.segment.num_tokens, f"the trunk in {path}")
         turn: Turn = snapshot.turn  # type: ignore[assignment]  # checked when it was read
+        # Of a text of one token, which is pending, nothing is in the cache.
+        prefix = (snapshot.segment,) if snapshot.segment.num_tokens else ()
         trunk = EmbeddedTrunk(
-            self._runner.rows((snapshot.segment,), 1, rounded_up(1)),
+            self._runner.rows(prefix, 1, rounded_up(1)),
             turn=turn,
             token_ids=snapshot.token_ids,
             pending=snapshot.pending,
@@ -191,10 +212,12 @@ class EmbeddedEngine:
         self.memory.watch(trunk)
         return trunk
 
+    @one_at_a_time
     def load_adapter(self, name: str, folder: Path) -> str:
         """Load a PEFT folder; see `Adapters.load`."""
         return self._runner.adapters.load(name, folder)
 
+    @one_at_a_time
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter."""
         self._runner.adapters.unload(name)

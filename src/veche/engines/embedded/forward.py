@@ -95,14 +95,23 @@ class Runner:
         return num_bytes
 
     @property
+    def num_kv_heads(self) -> int:
+        """How many heads have keys and values."""
+        config = self.model.config
+        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+    @property
+    def head_dim(self) -> int:
+        """How wide a head's keys and values are."""
+        config = self.model.config
+        given = getattr(config, "head_dim", None)
+        return int(given or config.hidden_size // config.num_attention_heads)
+
+    @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values that one token takes."""
-        config = self.model.config
-        heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        head_dim = int(
-            getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        )
-        return 2 * self.num_layers * heads * head_dim * int(self.model.dtype.itemsize)
+        width = self.num_kv_heads * self.head_dim
+        return 2 * self.num_layers * width * int(self.model.dtype.itemsize)
 
     def set_rows(self, branches: Sequence[Branch], spans: Sequence[int]) -> None:
         """Say whose the batch rows are, and on how many tokens at their ends adapters act."""

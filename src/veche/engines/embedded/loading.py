@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.identity import content_hash
 from veche.core.errors import InputError, UnsupportedError
+from veche.engines.request_limits import require_whole
 from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.form import free_memory
 from veche.surgery.verification.weights import scaled_in_place
@@ -64,11 +65,13 @@ def load(
 
     Raises:
         CheckpointError: files are missing, damaged, pickled, or don't fit their config.json.
-        InputError: `dtype`, `device` or `top_k` is not possible.
+        InputError: `dtype`, `device`, `memory_bytes` or `top_k` is not possible.
         UnsupportedError: the model attends through a window or a recurrent state.
     """
     if dtype not in _DTYPES:
         raise InputError(f"dtype {dtype!r} is unknown", hint=f"use one of {', '.join(_DTYPES)}")
+    if memory_bytes is not None:
+        require_whole("memory_bytes", memory_bytes, least=1)
     target = _device(device)
     changes = {} if top_k is None else _top_k_change(folder, top_k)
     model = load_model(

@@ -6,13 +6,16 @@ import torch
 
 from veche.engines.protocol import Sampling
 
+_NUM_SEEDS = 1 << 64
+"""Torch takes no others."""
+
 
 class Sampler:
     """One branch's way to pick, with its own random stream: neighbours change nothing."""
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
         self._sampling = sampling
-        self._generator = torch.Generator(device).manual_seed(sampling.seed)
+        self._generator = torch.Generator(device).manual_seed(sampling.seed % _NUM_SEEDS)
 
     def pick(self, logits_V: torch.Tensor, decoded: Collection[int]) -> int:
         """Return a token id, given float32 logits and the tokens decoded so far."""

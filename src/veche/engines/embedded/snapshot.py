@@ -15,9 +15,29 @@ from safetensors.torch import save
 
 from veche.core.errors import CheckpointError
 from veche.core.files import atomic_writer
+from veche.core.json_text import parse_json
 from veche.engines.embedded.kv_cache import Segment, joined
 
 _FORMAT = "veche-trunk-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What a model's trunks are like: L layers, K key-value heads, D width of a head.
+
+    Attributes:
+        num_layers: L.
+        num_heads: K.
+        head_dim: D.
+        vocab_size: token ids are below it.
+        dtype: of keys and values.
+    """
+
+    num_layers: int
+    num_heads: int
+    head_dim: int
+    vocab_size: int
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +79,13 @@ def write_snapshot(path: Path, snapshot: Snapshot, segments: tuple[Segment, ...]
         file.write(save(tensors, metadata=metadata))
 
 
-def read_snapshot(path: Path, *, model: str, num_layers: int, device: torch.device) -> Snapshot:
+def read_snapshot(path: Path, *, model: str, shape: Shape, device: torch.device) -> Snapshot:
     """Read what `write_snapshot` wrote.
 
     Args:
         path: the file.
         model: the content hash that it must be of.
-        num_layers: of the model.
+        shape: of the model's trunks.
         device: where the tensors go.
 
     Raises:
@@ -77,22 +97,24 @@ def read_snapshot(path: Path, *, model: str, num_layers: int, device: torch.devi
         with safe_open(path, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
             _require_ours(path, metadata, model)
-            ids = file.get_tensor("token_ids")
+            ids = _token_ids(file.get_tensor("token_ids"), shape.vocab_size)
+            pending = int(metadata["pending"])
+            num_layers = shape.num_layers if len(ids) > pending else 0
             layers = tuple(
                 (file.get_tensor(f"keys.{layer}"), file.get_tensor(f"values.{layer}"))
                 for layer in range(num_layers)
             )
             snapshot = Snapshot(
                 model=model,
-                lineage=tuple(json.loads(metadata["lineage"])),
+                lineage=_lineage(metadata["lineage"]),
                 turn=metadata["turn"],
-                pending=int(metadata["pending"]),
-                token_ids=tuple(ids.tolist()),
-                segment=Segment(layers=layers, num_tokens=layers[0][0].shape[2]),
+                pending=pending,
+                token_ids=ids,
+                segment=Segment(layers=layers, num_tokens=layers[0][0].shape[2] if layers else 0),
             )
     except (SafetensorError, OSError, ValueError, KeyError, IndexError) as error:
         raise CheckpointError(f"{path} is damaged: {error}", hint="save the trunk again") from error
-    _require_whole(path, snapshot)
+    _require_whole(path, snapshot, shape)
     return snapshot
 
 
@@ -107,14 +129,34 @@ def _require_ours(path: Path, metadata: dict[str, str], model: str) -> None:
         )
 
 
-def _require_whole(path: Path, snapshot: Snapshot) -> None:
-    shapes = {tensor.shape for pair in snapshot.segment.layers for tensor in pair}
+def _token_ids(ids: torch.Tensor, vocab_size: int) -> tuple[int, ...]:
+    if ids.dtype != torch.int64 or ids.ndim != 1:
+        raise ValueError("its token ids are no list of whole numbers")
+    if not all(0 <= token_id < vocab_size for token_id in ids.tolist()):
+        raise ValueError(f"a token id is not in 0..{vocab_size - 1}")
+    return tuple(ids.tolist())
+
+
+def _lineage(text: str) -> tuple[str, ...]:
+    found = parse_json(text.encode())
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError("its lineage is no list of names")
+    return tuple(found)
+
+
+def _require_whole(path: Path, snapshot: Snapshot, shape: Shape) -> None:
+    segment = snapshot.segment
+    wanted = (1, shape.num_heads, segment.num_tokens, shape.head_dim)
     is_whole = (
-        len(shapes) == 1
-        and len(next(iter(shapes))) == 4
+        all(
+            tensor.shape == wanted and tensor.dtype == shape.dtype
+            for pair in segment.layers
+            for tensor in pair
+        )
         and snapshot.turn in ("user", "answer", "text")
+        and len(snapshot.token_ids) > 0
         and 0 <= snapshot.pending <= len(snapshot.token_ids)
-        and snapshot.segment.num_tokens + snapshot.pending == len(snapshot.token_ids)
+        and segment.num_tokens + snapshot.pending == len(snapshot.token_ids)
     )
     if not is_whole:
         raise CheckpointError(f"{path} contradicts itself", hint="save the trunk again")

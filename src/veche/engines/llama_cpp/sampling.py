@@ -15,7 +15,9 @@ class Sampler:
 
     def __init__(self, sampling: Sampling) -> None:
         self._sampling = sampling
-        self._random = np.random.default_rng(sampling.seed)
+        self._random = np.random.default_rng(
+            sampling.seed % (1 << 64)
+        )  # numpy takes no negative one
 
     def pick(self, logits_V: FloatArray, decoded: Collection[int]) -> int:
         """Return a token id, given float32 logits and the tokens decoded so far."""

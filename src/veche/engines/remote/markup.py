@@ -2,6 +2,8 @@
 
 import re
 
+from veche.engines.request_limits import require_text
+
 WORD_JOINER = "\u2060"
 _CONTROL = re.compile(
     r"<(?="
@@ -20,5 +22,9 @@ def as_data(text: str) -> str:
 
     A server renders texts into its chat template and then obeys every control token in it, and
     none can be told not to. The families above are covered; other text is unchanged.
+
+    Raises:
+        InputError: UTF-8 cannot write the text.
     """
+    require_text(text)
     return _CONTROL.sub(lambda found: found[0] + WORD_JOINER, text)
