@@ -134,8 +134,8 @@ def _speed(arguments: argparse.Namespace, files: dict[str, Path]) -> dict[str, d
         engines[f"transformers {dtype}"] = transformers.create(arguments.model, dtype=dtype)
         engines[f"transformers {dtype}"]._end_ids = frozenset()  # noqa: SLF001
     for kind, file in files.items():
-        engine = llamacpp.create(file, threads=arguments.threads)
-        engine._vocabulary.is_end = lambda token_id: False  # type: ignore[method-assign]  # noqa: SLF001
+        engine: Any = llamacpp.create(file, threads=arguments.threads)
+        engine._vocabulary.is_end = lambda token_id: False  # noqa: SLF001
         engines[f"llama.cpp {kind}"] = engines[f"llama.cpp {kind} routing"] = engine
     sides = {name: _trunk(engine, arguments.trunk) for name, engine in engines.items()}
     rounds: dict[str, dict[int, list[float]]] = {name: {1: [], 5: []} for name in sides}

@@ -1,6 +1,7 @@
 """`veche ask` with a council behind HTTP."""
 
 import json
+from importlib.metadata import entry_points
 
 import pytest
 from tests.engines.remote.served import OLLAMA, VLLM, serving
@@ -97,3 +98,12 @@ def test_a_server_that_is_not_there_is_one_clear_error(veche):
     assert done.code == 1
     assert done.json["error"]["type"] == "EngineError"
     assert "does not answer" in done.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "engine", sorted(point.name for point in entry_points(group="veche.engines"))
+)
+def test_every_engine_says_which_options_it_takes(veche, engine):
+    refused = veche("ask", "model", QUESTION, "--engine", engine, "--engine-option", "цвет=1")
+    assert refused.code == 2
+    assert "has no option 'цвет'" in refused.err

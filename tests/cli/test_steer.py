@@ -148,3 +148,13 @@ def test_too_few_texts_find_nothing_and_say_why(veche, shelf, tmp_path):
     assert done.code == 2
     assert "no p-value is below" in done.error["message"]
     assert not out.exists()
+
+
+def test_the_texts_and_the_model_are_never_written_over(veche, shelf, sets):
+    weights = shelf / "moe" / "model.safetensors"
+    for out in (sets["--for"], sets["--against"], weights, shelf / "moe"):
+        before = out.read_bytes() if out.is_file() else None
+        done = veche("steer", "find", shelf / "moe", *options(sets), "--out", out, "--json")
+        assert done.code == 2
+        assert "only read" in done.error["message"]
+        assert before is None or out.read_bytes() == before

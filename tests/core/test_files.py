@@ -20,11 +20,13 @@ from veche.core.files import (
     read_json_object,
     read_text,
     remove_partials,
+    require_apart,
     require_empty,
     sha256_of,
     sole_writer,
     write_json,
     write_text,
+    write_together,
 )
 
 JSON = st.recursive(
@@ -231,6 +233,12 @@ class TestOpenRegular:
             with pytest.raises(CheckpointError, match="not a file"):
                 read_json_object(path)
 
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+    def test_a_device_is_no_text(self, device):
+        with pytest.raises(InputError, match="is a device"):
+            read_text(Path(device))
+
     def test_a_symlink_to_a_file_is_followed(self, tmp_path):
         (tmp_path / "file").write_bytes(b"{}")
         (tmp_path / "link").symlink_to("file")
@@ -305,3 +313,25 @@ def test_a_disk_error_says_what_the_system_said(tmp_path):
     denied = disk_error(PermissionError(errno.EACCES, "Permission denied"), tmp_path)
     assert denied.message == f"{tmp_path} could not be written: Permission denied"
     assert "some words" in disk_error(OSError("some words"), tmp_path).message
+
+
+def test_what_is_read_is_never_written_over(tmp_path):
+    model, text = tmp_path / "модель", tmp_path / "text.txt"
+    model.mkdir()
+    text.write_text("слово")
+    (tmp_path / "link").symlink_to(text)
+    for out in (model, model / "config.json", model / "new" / "file", text, tmp_path / "link"):
+        with pytest.raises(OutputError, match="only read"):
+            require_apart(out, model, text)
+    for out in (tmp_path, tmp_path / "модель-2", tmp_path / "text.txt.out", tmp_path / "new" / "x"):
+        require_apart(out, model, text)
+
+
+def test_pages_and_pictures_are_written_together_or_not_at_all(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DiskError):
+        write_together({tmp_path / "page": "страница", tmp_path / "folder": b"picture"})
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    write_together({tmp_path / "page": "страница", tmp_path / "picture": b"\x89PNG"})
+    assert (tmp_path / "picture").read_bytes() == b"\x89PNG"
+    assert (tmp_path / "page").read_text(encoding="utf-8") == "страница"

@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from veche.core.errors import CheckpointError, EngineError, InputError, UnsupportedError
 from veche.engines.protocol import Branch, Capture, Sampling
-from veche.engines.scripted import ScriptedEngine
 from veche.engines.scripted import create as scripted
 from veche.engines.transformers import create
 
@@ -54,10 +53,11 @@ def test_any_seed_draws(moe_engine, seed):
     assert moe_engine.decode(opened(moe_engine), [a_branch(sampling=sampling)])[0].token_ids
 
 
-def test_two_branches_of_one_voice_are_refused_by_any_engine(moe_engine):
-    spoken: ScriptedEngine = scripted("scripted")
+def test_two_branches_of_one_voice_are_refused_by_any_engine(moe_engine, tmp_path):
+    (tmp_path / "script.json").write_text('{"голос": "Да."}')
+    spoken = scripted(tmp_path / "script.json")
     for engine in (moe_engine, spoken):
-        with pytest.raises(InputError, match="2 branches .*'голос'"):
+        with pytest.raises(InputError, match=r"2 branches .*'голос'"):
             engine.decode(opened(engine), [a_branch(), a_branch()])
 
 
@@ -79,6 +79,12 @@ def test_a_schema_nested_without_end_is_refused(moe_engine):
 def test_no_memory_is_refused_before_weights_are_read(tmp_path, memory_bytes):
     with pytest.raises(InputError, match="memory_bytes"):
         create(tmp_path, memory_bytes=memory_bytes)
+
+
+@pytest.mark.parametrize("device", ["meta", "privateuseone", "nowhere", "mps", ""])
+def test_a_device_that_does_not_compute_is_refused(moe_folder, device):
+    with pytest.raises(InputError, match="can't be used"):
+        create(moe_folder, device=device)
 
 
 # --- several at once ------------------------------------------------------------------------------

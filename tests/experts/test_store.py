@@ -14,6 +14,7 @@ from veche.core.errors import CheckpointError
 from veche.engines.protocol import Routing
 from veche.experts.recording import Record, Source, joined, recorded, recording_of_run
 from veche.experts.store import files_of, read_recording, records_in, save_recording, shard_path
+from veche.experts.token_classes import CLASSES
 
 SOURCE = Source(model="м", identity="ab", layers=(1, 2, 5), has_equal_weights=True)
 VOICES = {
@@ -145,6 +146,9 @@ def test_an_expert_beyond_the_last_is_damage(tmp_path):
         {"router_logits": np.zeros((20, 3, 7), np.float16)},
         {"records": (Record(document="d", voice="v", num_tokens=21),)},
         {"source": Source(model="m", layers=(0,))},
+        {"token_classes": np.full(20, len(CLASSES), np.uint8)},
+        {"weights": np.full((20, 3, 2), np.nan, np.float16)},
+        {"expert_ids": np.zeros((20, 3, 0), np.uint8)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -173,6 +177,15 @@ def test_a_missing_file_and_a_file_of_another_kind_are_named(tmp_path):
     header = json.dumps({"__metadata__": {"format": "pt"}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(CheckpointError, match="not a routing file"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize("voices", ["[" * 100_000, "5", "[NaN]", "голос"])
+def test_a_file_of_the_first_format_that_makes_no_sense_is_damage(tmp_path, voices):
+    path = tmp_path / "routing.safetensors"
+    told = {"format": "veche-routing-1", "voices": voices, "num_experts": "[8]"}
+    save_file({"0.expert_ids": np.zeros((1, 1, 1), np.uint16)}, path, metadata=told)
+    with pytest.raises(CheckpointError, match="damaged"):
         read_recording(path)
 
 

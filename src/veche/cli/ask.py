@@ -32,6 +32,7 @@ def ask(
 ) -> None:
     """Ask a council: blind drafts, objections where they differ, one answer, the token bill."""
     from veche.cli.council_view import CouncilView, show_end
+    from veche.core.files import require_apart
     from veche.council.deliberation import deliberate
     from veche.council.settings import CouncilSettings
     from veche.council.transcript import require_new
@@ -43,6 +44,7 @@ def ask(
         max_tokens_per_voice=max_tokens, max_tokens_per_run=budget, seed=seed
     )
     if out is not None:
+        require_apart(out, Path(model))
         require_new(out, _TRANSCRIPT, FILE_NAME)
     text = _standard_input() if question == "-" else question
     view = None if as_json else CouncilView(stdout, language)

@@ -80,7 +80,11 @@ def dial(
 
     Settings that are finished are kept: an interrupted command goes on where it was.
     """
+    from veche.core.files import require_apart
+
     language = chosen_language(lang)
+    if out is not None:
+        require_apart(out, model)
     points = _points(name, values, model, language)
     _require_adaptive(name, spread)
     amount = (num_windows, short_tokens, long_tokens, rounds, spread)

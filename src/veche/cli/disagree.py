@@ -46,7 +46,7 @@ def disagree(
 ) -> None:
     """Let voices read one answer, and map where their states and their next words part."""
     from veche.checkpoint.config import read_config, spec_of
-    from veche.core.files import write_json
+    from veche.core.files import require_apart, write_json
     from veche.council import prompts as council_prompts
     from veche.engines.protocol import Capability, require
     from veche.experts.disagreement_map import disagreement
@@ -54,6 +54,8 @@ def disagree(
     from veche.surgery.loading import load_tokenizer
 
     language = chosen_language(lang)
+    if out is not None:
+        require_apart(out, model)
     branches = _branches(_tasks(voices, prompts or (), language))
     asked = open_engine(engine, str(model), top_k=None, options=engine_option)
     require(asked, Capability.SCORE, Capability.LOGITS, Capability.HIDDEN_STATES)
@@ -72,7 +74,6 @@ def disagree(
         asked.close_trunk(trunk)
     found = {"question": question, **told.as_dict()}
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / _JSON_NAME, found)
         plot_disagreement(out / _PICTURE_NAME, told, language=language)
     if as_json:

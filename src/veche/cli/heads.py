@@ -36,7 +36,7 @@ def heads(
 ) -> None:
     """Measure each head's entropy, distance and output, and how many heads do the same."""
     from veche.core.errors import InputError
-    from veche.core.files import read_text
+    from veche.core.files import read_text, require_apart
     from veche.experts.head_plots import plot_heads
     from veche.experts.heads import heads_of_prompts, heads_of_text, report_heads
 
@@ -46,6 +46,8 @@ def heads(
             "give either prompts to answer or a text to read",
             hint=f'veche experts heads {model} "Why is the sky blue?"',
         )
+    if out is not None:
+        require_apart(out, model, *([text] if text else []))
     words = None if text is None else read_text(text)
     asked = open_engine(engine, str(model), top_k=None, options=engine_option)
     told = (

@@ -58,6 +58,7 @@ def find(
     as_json: JsonOption = False,
 ) -> None:
     """Find the experts that texts of one set are sent to more often than those of another."""
+    from veche.core.files import require_apart
     from veche.experts.identity import source_of
     from veche.experts.steering.file import save_steering
     from veche.experts.steering.find import FindSettings
@@ -67,6 +68,7 @@ def find(
 
     language = chosen_language(lang)
     progress = TerminalProgress()
+    require_apart(out, model, for_, against)
     texts, others = read_texts(for_), read_texts(against)
     chosen = _layers(layers)
     _num_experts(model)
@@ -151,7 +153,7 @@ def evaluate(
 ) -> None:
     """Measure what a steering is for, and what it does besides, at several strengths."""
     from veche.core.extras import require_extra
-    from veche.core.files import read_text
+    from veche.core.files import read_text, require_apart
     from veche.experts.steering.evaluate import JudgingTexts
     from veche.experts.steering.evaluate import evaluate as judge
     from veche.experts.steering.picture import plot_steering
@@ -160,6 +162,8 @@ def evaluate(
 
     language = chosen_language(lang)
     require_extra("plots")
+    picture = out or steering.with_suffix(".png")
+    require_apart(picture, model, steering, for_, against, *([neutral] if neutral else []))
     basis, is_same_model = _fitting(steering, model)
     strengths, chosen = _strengths(strength), _layers(layers)
     text = heldout_text() if neutral is None else read_text(neutral)
@@ -176,7 +180,6 @@ def evaluate(
         layers=chosen,
         progress=TerminalProgress(),
     )
-    picture = out or steering.with_suffix(".png")
     plot_steering(picture, figures, basis.finding, language=language)
     if as_json:
         known = {"picture": str(picture), "is_same_model": is_same_model}

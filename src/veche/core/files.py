@@ -199,6 +199,22 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
+def require_apart(out: Path, *inputs: Path) -> None:
+    """Refuse to write over what is read, or into a folder that is read.
+
+    Raises:
+        OutputError: names the input.
+    """
+    target = out.resolve()
+    for given in inputs:
+        source = given.resolve()
+        if target == source or (source.is_dir() and source in target.parents):
+            raise OutputError(
+                f"{out} would be written over {given}, which is only read",
+                hint="name another place: --out",
+            )
+
+
 def require_empty(folder: Path, *, advice: str) -> None:
     """Refuse a target folder that already holds something.
 

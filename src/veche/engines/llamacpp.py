@@ -3,12 +3,9 @@
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from veche.core.errors import InputError, MissingExtraError
-
-if TYPE_CHECKING:
-    from veche.engines.llama_cpp.engine import LlamaCppEngine
+from veche.engines.protocol import Engine
 
 _NEEDED = ("llama_cpp", "jinja2", "llguidance")
 _KV_TYPES = ("f16", "f32")
@@ -26,7 +23,7 @@ def create(
     kv_type: str = "f16",
     threads: int | None = None,
     routing: bool = True,
-) -> "LlamaCppEngine":
+) -> Engine:
     """Load a GGUF file into this process, to run on its CPU.
 
     Args:

@@ -170,4 +170,7 @@ class Adapters:
 
     def _discard(self, peft_name: str) -> None:
         if peft_name in (getattr(self._model, "peft_config", None) or {}):
-            self._model.delete_adapter(peft_name)
+            with warnings.catch_warnings():
+                # That another adapter is then the active one: here rows say which one is.
+                warnings.filterwarnings("ignore", "Adapter .* was active")
+                self._model.delete_adapter(peft_name)

@@ -32,7 +32,7 @@ class DialStore:
             return None
         try:
             return figures_of(read_json_object(path))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(
                 f"{path} is not what veche dial keeps: {error}", hint="remove it, and run again"
             ) from error
