@@ -121,6 +121,9 @@ def test_a_model_of_another_shape_is_refused_and_one_of_other_weights_is_named(
         (["--layers", "x"], "no range of layers"),
         (["--layers", "7-9"], "no steered expert is in the layers 7-9"),
         (["--strength", "99999"], "beyond|within"),
+        (["--strength", "inf"], "within"),
+        (["--strength", "nan"], "within"),
+        (["--temperature", "1e-300"], "temperature 1e-300 is not"),
     ],
 )
 def test_impossible_dials_are_refused(veche, shelf, found, given, message):

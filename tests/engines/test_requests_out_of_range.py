@@ -31,6 +31,7 @@ def opened(engine):
     [
         {"max_new_tokens": 0}, {"max_new_tokens": -1}, {"max_new_tokens": 2.5},
         {"temperature": -1}, {"temperature": NAN}, {"temperature": math.inf},
+        {"temperature": 1e-300}, {"temperature": 1e300},
         {"top_k": -1}, {"top_k": 1.5}, {"top_p": 0}, {"top_p": 2}, {"top_p": NAN},
         {"min_p": -1}, {"min_p": 2}, {"min_p": NAN}, {"repetition_penalty": 0},
         {"repetition_penalty": NAN}, {"stop": ("",)}, {"stop": "abc"}, {"stop": (3,)},

@@ -163,10 +163,10 @@ def evaluate(
     language = chosen_language(lang)
     require_extra("plots")
     picture = out or steering.with_suffix(".png")
-    require_apart(picture, model, steering, for_, against, *([neutral] if neutral else []))
+    require_apart(picture, *filter(None, (model, steering, for_, against, neutral)))
     basis, is_same_model = _fitting(steering, model)
     strengths, chosen = _strengths(strength), _layers(layers)
-    text = heldout_text() if neutral is None else read_text(neutral)
+    text = read_text(neutral) if neutral else heldout_text()
     texts = JudgingTexts(
         for_=read_texts(for_),
         against=read_texts(against),
@@ -182,8 +182,7 @@ def evaluate(
     )
     plot_steering(picture, figures, basis.finding, language=language)
     if as_json:
-        known = {"picture": str(picture), "is_same_model": is_same_model}
-        print_json({**known, **figures.as_dict()})
+        print_json({"picture": str(picture), "is_same_model": is_same_model} | figures.as_dict())
     else:
         from veche.cli.steer_view import show_evaluation
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from veche.core.errors import InputError, UnsupportedError
 from veche.engines.request_limits import (
-    require_finite,
+    require_factor,
     require_share,
     require_stop_texts,
     require_whole,
@@ -72,11 +72,11 @@ class Sampling:
 
     Attributes:
         max_new_tokens: the most tokens that the branch may decode, at least 1.
-        temperature: 0 is greedy.
+        temperature: 0 is greedy; else in 1e-6..1e6.
         top_k: only the likeliest so many tokens are drawn from; 0 is all.
         top_p: nucleus mass in (0, 1].
         min_p: tokens below this share of the likeliest one's probability are not drawn.
-        repetition_penalty: 1 is none; applied to tokens that this branch has decoded.
+        repetition_penalty: in 1e-6..1e6, 1 is none; applied to tokens that this branch has decoded.
         seed: of this branch's own random stream; any whole number.
         stop: texts that end the branch; they are not part of its text.
     """
@@ -94,8 +94,8 @@ class Sampling:
         """Refuse numbers out of their range, here and not in every engine."""
         require_whole("max_new_tokens", self.max_new_tokens, least=1)
         require_whole("top_k", self.top_k, least=0)
-        require_finite("temperature", self.temperature, is_zero_allowed=True)
-        require_finite("repetition_penalty", self.repetition_penalty, is_zero_allowed=False)
+        require_factor("temperature", self.temperature, is_zero_allowed=True)
+        require_factor("repetition_penalty", self.repetition_penalty, is_zero_allowed=False)
         require_share("top_p", self.top_p, is_zero_allowed=False)
         require_share("min_p", self.min_p, is_zero_allowed=True)
         require_stop_texts(self.stop)

@@ -5,6 +5,8 @@ from typing import cast
 
 from veche.core.errors import InputError
 
+_LEAST_FACTOR, _MOST_FACTOR = 1e-6, 1e6
+
 
 def require_whole(name: str, value: object, *, least: int) -> None:
     """Refuse what is no whole number of at least `least`.
@@ -27,16 +29,16 @@ def require_share(name: str, value: object, *, is_zero_allowed: bool) -> None:
         raise InputError(f"{name} {value!r} is not in {'[' if is_zero_allowed else '('}0, 1]")
 
 
-def require_finite(name: str, value: object, *, is_zero_allowed: bool) -> None:
-    """Refuse what is negative, infinite or no number.
+def require_factor(name: str, value: object, *, is_zero_allowed: bool) -> None:
+    """Refuse a factor of logits with which they would not be numbers of float32 any more.
 
     Raises:
         InputError: names the number and its range.
     """
-    is_finite = isinstance(value, Real) and 0 <= cast("float", value) < float("inf")
-    if not is_finite or (value == 0 and not is_zero_allowed):
-        kind = "a number of at least 0" if is_zero_allowed else "a positive number"
-        raise InputError(f"{name} {value!r} is not {kind}")
+    is_factor = isinstance(value, Real) and _LEAST_FACTOR <= cast("float", value) <= _MOST_FACTOR
+    if not is_factor and not (is_zero_allowed and value == 0):
+        ends = f"{_LEAST_FACTOR:g}..{_MOST_FACTOR:g}"
+        raise InputError(f"{name} {value!r} is not {'0 or ' if is_zero_allowed else ''}in {ends}")
 
 
 def require_stop_texts(stop: object) -> None:

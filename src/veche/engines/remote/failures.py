@@ -38,7 +38,7 @@ def as_engine_errors(host: str, *, timeout_s: float, key: str | None) -> Iterato
     except openai.APIStatusError as error:
         raise _of_status(error, host, key) from error
     except openai.APIConnectionError as error:
-        cause = excerpt(error.__cause__ or error)
+        cause = excerpt(error.__cause__ or error) or "it closes the connection"
         raise EngineError(
             f"{host} does not answer: {cause}",
             hint="is the server running, and is the address right?",

@@ -12,6 +12,9 @@ from veche.core.errors import InputError
 from veche.engines.protocol import Steering
 from veche.experts.recording import Source
 
+_MOST_NATS = 1e4
+"""No engine takes a larger bias."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -83,8 +86,14 @@ class SteeringBasis:
             layers: model layers to act on; all by default.
 
         Raises:
-            InputError: none of the layers is steered.
+            InputError: none of the layers is steered, or the strength is no number within
+                ±10000.
         """
+        if not abs(strength) <= _MOST_NATS:
+            raise InputError(
+                f"a strength of {strength:g} nats is not within ±{_MOST_NATS:g}",
+                hint="±10000 already means always and never; begin with 0.5 to 4",
+            )
         is_meant = np.array([layers is None or layer in layers for layer in self.layers])
         if not (self.basis.any(1) & is_meant).any():
             raise InputError(
