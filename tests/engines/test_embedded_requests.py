@@ -213,7 +213,8 @@ def test_an_adapter_that_is_unfit_is_refused_and_leaves_nothing(
     if damage == "pickle":
         weights.rename(folder / "adapter_model.bin")
     if damage == "shape":
-        save_file({name: torch.ones(3, 5) for name in load_file(weights)}, weights)
+        stored = load_file(weights)
+        save_file({name: torch.ones(len(each), 5) for name, each in stored.items()}, weights)
     expected = engine.decode(opened(engine), [a_branch()])[0]
     with pytest.raises(error, match=message):
         engine.load_adapter("a", folder)

@@ -17,9 +17,8 @@ _PLAIN_BEGINNINGS = (True, False, None, "gaussian", "orthogonal", "eva")
 """Of LoRA weights. PEFT begins the others (pissa, olora, corda, loftq, …) by rewriting the base
 model's weights, on loading too: every other voice would then speak with another model."""
 _MORE_THAN_ATTENTION = (
-    "layer_replication", "modules_to_save", "trainable_token_indices", "target_parameters",
-    "use_dora", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "monteclora_config",
-    "velora_config",
+    "layer_replication", "modules_to_save", "trainable_token_indices", "use_dora", "use_qalora",
+    "use_bdlora", "arrow_config", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 """PEFT's switches that change more than what a row of a batch can have for itself."""
 
@@ -32,6 +31,7 @@ class AdapterConfig(BaseModel):
     peft_type: str
     r: PositiveInt
     target_modules: list[str] | str | None = None
+    target_parameters: list[str] | None = None
     rank_pattern: dict[str, PositiveInt] = Field(default_factory=dict)
     alpha_pattern: dict[str, float] = Field(default_factory=dict)
     bias: str = "none"
@@ -100,6 +100,7 @@ def _require_plain(folder: Path, config: AdapterConfig, told: dict[str, Any]) ->
         )
     targets = config.target_modules
     others = sorted(set(targets) - _ATTENTION) if isinstance(targets, list) else [str(targets)]
+    others += config.target_parameters or []
     others += [name for name in _MORE_THAN_ATTENTION if told.get(name)]
     others += [] if config.bias == "none" else [f"bias ({config.bias})"]
     if others:
