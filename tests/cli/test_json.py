@@ -194,7 +194,7 @@ def test_doctor(veche):
     assert isinstance(report["is_ready"], bool)
     assert {"torch", "transformers", "gguf", "demo model"} <= {c["name"] for c in report["checks"]}
     assert all(check["advice"] == "" for check in report["checks"] if check["is_ok"])
-    assert report["plugins"]["engines"] == ["scripted", "transformers"]
+    assert report["plugins"]["engines"] == ["llamacpp", "openai", "scripted", "transformers"]
 
 
 class TestForPeople:

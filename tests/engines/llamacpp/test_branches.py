@@ -2,6 +2,7 @@
 
 import os
 from contextlib import contextmanager
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from veche.core.errors import InputError
+from veche.core.errors import EngineError, InputError
 from veche.engines.protocol import Branch, Capability, Capture, Sampling
 
 pytestmark = pytest.mark.skipif(not os.environ.get("VECHE_LLAMA_CPP"), reason="make test-llamacpp")
@@ -405,3 +406,21 @@ def test_every_trunk_of_a_random_tree_is_what_its_tokens_make_it(load, reference
         engine.close_trunk(trunk)
     assert engine._cells.num_used == 0
     assert len(engine._cells._free) == 64
+
+
+def test_threads_wait_for_each_other_and_a_callback_that_asks_is_an_error(moe):
+    with opened(moe) as trunk:
+        expected = tokens(moe.decode(trunk, branches()))
+        found = []
+        threads = [
+            Thread(target=lambda: found.append(tokens(moe.decode(trunk, branches()))))
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [expected] * 3
+        with pytest.raises(EngineError, match="while it was answering"):
+            moe.decode(trunk, branches(), lambda *_: moe.extend_trunk(trunk, "ещё"))
+        assert tokens(moe.decode(trunk, branches())) == expected

@@ -20,7 +20,6 @@ from veche.engines.embedded.memory_budget import MemoryBudget
 from veche.engines.embedded.observations import Observations
 from veche.engines.embedded.reading import Reading
 from veche.engines.embedded.snapshot import Shape, Snapshot, read_snapshot, write_snapshot
-from veche.engines.embedded.sole_use import SoleUse, one_at_a_time
 from veche.engines.embedded.trunk import EmbeddedTrunk, Turn, open_rows
 from veche.engines.protocol import (
     Branch,
@@ -31,6 +30,7 @@ from veche.engines.protocol import (
     Trunk,
     require_for,
 )
+from veche.engines.sole_use import SoleUse, one_at_a_time
 
 _ALWAYS = frozenset(Capability) - {
     Capability.ROUTING,

@@ -25,6 +25,7 @@ from veche.engines.protocol import (
     Trunk,
     require_for,
 )
+from veche.engines.sole_use import SoleUse, one_at_a_time
 
 _ALWAYS = frozenset(
     {
@@ -37,13 +38,14 @@ _ROUTED = frozenset({Capability.ROUTING, Capability.ROUTER_LOGITS})
 
 
 class LlamaCppEngine:
-    """A GGUF model in this process, for one thread at a time.
+    """A GGUF model in this process; threads are served one after another.
 
     NOTE: trunks and branches are sequences of one unified cache. A fork shares its parent's cells;
     only what a sequence appends itself is computed, and `Cells` counts it before that is begun.
     """
 
     def __init__(self, loaded: LoadedGguf) -> None:
+        self.sole_use = SoleUse()
         self.name = loaded.file.stem
         self.context_tokens = min(loaded.trained_tokens, loaded.cache_tokens)
         self._loaded = loaded
@@ -70,14 +72,17 @@ class LlamaCppEngine:
         """Return how many tokens `text` adds to a trunk."""
         return len(self._format.text_ids(text))
 
+    @one_at_a_time
     def open_trunk(self, *, system: str, user: str) -> LlamaCppTrunk:
         """Prefill the system message and the beginning of the user's turn."""
         return self._opened(self._format.head_ids(system, user), "user")
 
+    @one_at_a_time
     def open_text(self, text: str) -> LlamaCppTrunk:
         """Prefill a plain text; it begins with the tokenizer's first token of a document."""
         return self._opened([*self._format.document_ids, *self._format.text_ids(text)], "text")
 
+    @one_at_a_time
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
         """Append `text` to the open turn, or open the user's next one behind an answer."""
         mine, sequence = opened(trunk)
@@ -90,6 +95,7 @@ class LlamaCppEngine:
             mine.turn = "user"
         return len(ids)
 
+    @one_at_a_time
     def decode(
         self,
         trunk: Trunk,
@@ -111,6 +117,7 @@ class LlamaCppEngine:
             self._free(state.sequence for state in states if state not in trunks)
         return [state.result(self._loaded.tap, trunks.get(state)) for state in states]
 
+    @one_at_a_time
     def score(
         self, trunk: Trunk, branches: Sequence[Branch], answers: Sequence[str]
     ) -> list[BranchResult]:
@@ -132,17 +139,20 @@ class LlamaCppEngine:
             self._free(state.sequence for state in states if state not in trunks)
         return [state.result(self._loaded.tap, trunks.get(state)) for state in states]
 
+    @one_at_a_time
     def close_trunk(self, trunk: Trunk) -> None:
         """Free the trunk's sequence; cells that branches kept of it stay."""
         mine, sequence = opened(trunk)
         mine.sequence = None
         self._free([sequence])
 
+    @one_at_a_time
     def save_trunk(self, trunk: Trunk, path: Path) -> None:
         """Write a trunk's state and tokens to `path`, atomically."""
         mine, sequence = opened(trunk)
         snapshot.save(path, mine, sequence, self._loaded)
 
+    @one_at_a_time
     def load_trunk(self, path: Path) -> LlamaCppTrunk:
         """Open what `save_trunk` wrote, with the same model and adapters."""
         trunk, state = snapshot.read(path, self._loaded, self._adapters.hashes())
@@ -158,10 +168,12 @@ class LlamaCppEngine:
         trunk.sequence = sequence
         return trunk
 
+    @one_at_a_time
     def load_adapter(self, name: str, folder: Path) -> str:
         """Load a GGUF LoRA, a file or a folder with one; return its content hash."""
         return self._adapters.load(name, folder)
 
+    @one_at_a_time
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter."""
         self._adapters.unload(name)
