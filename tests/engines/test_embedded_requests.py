@@ -138,7 +138,7 @@ def test_two_adapters_in_one_batch_act_behind_the_trunk_only(moe_folder, tmp_pat
     ]
     results = engine.decode(trunk, branches)
     assert np.allclose(results[0].logits, plain.logits, rtol=0, atol=1e-4)
-    assert np.array_equal(results[1].logits, results[3].logits)
+    assert np.allclose(results[1].logits, results[3].logits, rtol=0, atol=1e-4)
     assert not np.allclose(results[1].logits, results[2].logits, rtol=0, atol=1e-2)
     for result, name in zip(results[1:3], ("one", "two"), strict=True):
         expected = behind_a_base_trunk(moe_folder, tmp_path / name, trunk, result)
@@ -150,7 +150,7 @@ def test_two_adapters_in_one_batch_act_behind_the_trunk_only(moe_folder, tmp_pat
     with pytest.raises(InputError, match="no adapter 'one' is loaded"):
         engine.decode(trunk, [a_branch(adapter="one")])
     again = engine.decode(trunk, [a_branch("p", capture=Capture(logits=True))])[0]
-    assert np.allclose(again.logits, plain.logits, rtol=0, atol=1e-5)
+    assert np.allclose(again.logits, plain.logits, rtol=0, atol=1e-4)
 
 
 def behind_a_base_trunk(model_folder, adapter, trunk, result):

@@ -82,7 +82,9 @@ def test_languages_are_told_apart_and_steered_rates_move_as_the_bias_says(engine
         rates = [getattr(row.effect, key) for row in (backward, none, forward)]
         if rates[0] is not None:
             assert rates[0].mean * sign < 0 < rates[2].mean * sign
-    assert none.effect.preference.mean == none.collateral.kl.mean == 0
+    # Rows of one batch may be summed in another order: not bit-equal, but equal.
+    assert none.effect.preference.mean == pytest.approx(0, abs=1e-5)
+    assert none.collateral.kl.mean == pytest.approx(0, abs=1e-6)
     assert none.collateral.agreement.mean == 1
     assert forward.collateral.kl.mean > 10 * figures.floor.collateral.kl.mean
 
