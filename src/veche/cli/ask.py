@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
 _TRANSCRIPT = "transcript.jsonl"
@@ -14,7 +14,7 @@ _TRANSCRIPT = "transcript.jsonl"
 def ask(
     model: Annotated[str, typer.Argument(help="A model folder, or a server's address.")],
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from stdin.")],
-    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a voice may say in a turn.")] = 160,
     budget: Annotated[
@@ -50,7 +50,7 @@ def ask(
     view = None if as_json else CouncilView(stdout, language)
     try:
         result = deliberate(
-            open_engine(engine, model, top_k=top_k, options=engine_option),
+            open_engine(engine, model, engine_option, top_k=top_k),
             text,
             settings=settings,
             transcript=None if out is None else out / _TRANSCRIPT,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.phrases import phrase
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
@@ -36,7 +36,7 @@ def disagree(
         typer.Option(help="What all of them read.", show_default="what the first one answers"),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of the first voice's answer.")] = 96,
-    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     out: Annotated[
         Path | None, typer.Option(help=f"Folder for {_JSON_NAME} and {_PICTURE_NAME}.")
@@ -57,7 +57,7 @@ def disagree(
     if out is not None:
         require_apart(out, model)
     branches = _branches(_tasks(voices, prompts or (), language))
-    asked = open_engine(engine, str(model), top_k=None, options=engine_option)
+    asked = open_engine(engine, str(model), engine_option)
     require(asked, Capability.SCORE, Capability.LOGITS, Capability.HIDDEN_STATES)
     spec = spec_of(read_config(model), where=str(model))
     trunk = asked.open_trunk(

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from veche.engines.protocol import Engine
 
+EngineOption = Annotated[str, typer.Option(help="The engine that runs the model.")]
 EngineOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -22,7 +23,7 @@ _ELSEWHERE = ("model", "top_k")
 
 
 def open_engine(
-    name: str, model: str, *, top_k: int | None, options: Sequence[str] | None
+    name: str, model: str, options: Sequence[str] | None, *, top_k: int | None = None
 ) -> "Engine":
     """Load the engine `name` with `model`.
 

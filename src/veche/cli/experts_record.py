@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.terminal import JsonOption, TerminalProgress, print_json, stdout
 from veche.core.progress import Progress, Silent
 from veche.core.units import format_bytes
@@ -48,7 +48,7 @@ def record(
         bool, typer.Option("--weights", help="Keep routing weights: 2 B an expert that was chosen.")
     ] = False,
     router_logits: LogitsOption = False,
-    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -99,7 +99,7 @@ def _record(
             f"{model} is a dense model: it has no experts to see",
             hint=f"carve it into experts: veche carve {model} --out carved",
         )
-    opened = open_engine(settings.engine, model, top_k=None, options=engine_option)
+    opened = open_engine(settings.engine, model, engine_option)
     require_readable(opened, items)
     return record_into(
         opened,

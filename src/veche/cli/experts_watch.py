@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.terminal import stdout
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _LEGEND = (
 
 def watch(
     model: Annotated[str, typer.Argument(help="A model folder.")],
-    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer.")] = 128,
     window: Annotated[int, typer.Option(min=1, help="Tokens that the load is taken over.")] = 64,
@@ -38,7 +38,7 @@ def watch(
     from veche.core.errors import UnsupportedError
     from veche.engines.protocol import Branch, Capability, Sampling
 
-    opened = open_engine(engine, str(model), top_k=None, options=engine_option)
+    opened = open_engine(engine, str(model), engine_option)
     if Capability.ROUTING not in opened.capabilities:
         raise UnsupportedError(
             f"engine {opened.name!r} reports no routing of this model",

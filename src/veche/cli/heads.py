@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.phrases import phrase
 from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
 
@@ -28,7 +28,7 @@ def heads(
     max_tokens: Annotated[
         int, typer.Option(min=2, help="Tokens to read of the text, or to answer to each prompt.")
     ] = 256,
-    engine: Annotated[str, typer.Option(help="The engine that runs the model.")] = "transformers",
+    engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     out: Annotated[Path | None, typer.Option(help="Draw heatmaps into this PNG.")] = None,
     lang: LanguageOption = None,
@@ -49,7 +49,7 @@ def heads(
     if out is not None:
         require_apart(out, model, *([text] if text else []))
     words = None if text is None else read_text(text)
-    asked = open_engine(engine, str(model), top_k=None, options=engine_option)
+    asked = open_engine(engine, str(model), engine_option)
     told = (
         heads_of_prompts(asked, prompts or (), max_tokens=max_tokens)
         if words is None

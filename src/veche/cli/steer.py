@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from veche.cli.engine_options import EngineOptions, open_engine
+from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
@@ -27,7 +27,6 @@ steer = typer.Typer(
 )
 
 ModelArgument = Annotated[Path, typer.Argument(help="A mixture-of-experts model's folder.")]
-EngineOption = Annotated[str, typer.Option(help="The engine that runs the model.")]
 SteeringOption = Annotated[Path, typer.Option(help="A steering that veche steer find wrote.")]
 LayersOption = Annotated[
     str | None,
@@ -72,7 +71,7 @@ def find(
     texts, others = read_texts(for_), read_texts(against)
     chosen = _layers(layers)
     _num_experts(model)
-    loaded = open_engine(engine, str(model), top_k=None, options=engine_option)
+    loaded = open_engine(engine, str(model), engine_option)
     steering, contrast = search(
         loaded,
         texts,
@@ -113,7 +112,7 @@ def apply(
     basis, is_same_model = _fitting(steering, model)
     chosen = basis.at(strength, _layers(layers))
     pair = answer_twice(
-        open_engine(engine, str(model), top_k=None, options=engine_option),
+        open_engine(engine, str(model), engine_option),
         prompt,
         chosen,
         sampling=Sampling(max_new_tokens=max_tokens, temperature=temperature, seed=seed),
@@ -173,7 +172,7 @@ def evaluate(
         neutral=pieces_of(text, num_pieces=pieces, characters=_PIECE_CHARACTERS),
     )
     figures = judge(
-        open_engine(engine, str(model), top_k=None, options=engine_option),
+        open_engine(engine, str(model), engine_option),
         basis,
         texts,
         strengths=strengths,

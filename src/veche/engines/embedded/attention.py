@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from veche.engines.cancelled import CancelledError
 from veche.engines.embedded import head_statistics
 from veche.engines.embedded.kv_cache import Segment
 
@@ -25,10 +26,6 @@ NAME = "veche_branches"
 """Of this attention, in transformers' registry."""
 _Part = tuple[torch.Tensor, torch.Tensor]
 """An output [B, H, Q, D] and its log-sum-exp [B, H, Q]."""
-
-
-class CancelledError(Exception):
-    """Somebody has asked the forward pass to stop."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from threading import Event
 import torch
 
 from veche.core.errors import EngineError
-from veche.engines.embedded.attention import CancelledError
+from veche.engines.cancelled import CancelledError
 from veche.engines.embedded.branch_state import BranchState
 from veche.engines.embedded.forward import Output, Rows, Runner
 from veche.engines.embedded.kv_cache import Segment, keep_rows, row_segment

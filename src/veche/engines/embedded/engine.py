@@ -255,16 +255,9 @@ class EmbeddedEngine:
         if len(ids) > spare:  # its buffer is then doubled, beside the old one
             self.memory.require(2 * rows.length + len(ids), "the longer trunk")
         fed = ids[: len(ids) - pending]
-        before, length = rows.is_real, rows.length
-        try:
-            with torch.inference_mode(), _as_engine_errors():
-                for at in range(0, len(fed), CHUNK_TOKENS):
-                    self._runner.feed(rows, torch.tensor([fed[at : at + CHUNK_TOKENS]]))
-        except BaseException:
-            rows.is_real = before
-            for layer in rows.cache.layers:
-                layer.length = length
-            raise
+        with torch.inference_mode(), _as_engine_errors(), rows.whole_or_not_at_all():
+            for at in range(0, len(fed), CHUNK_TOKENS):
+                self._runner.feed(rows, torch.tensor([fed[at : at + CHUNK_TOKENS]]))
         trunk.token_ids = [*trunk.token_ids[: trunk.num_tokens - drop], *new]
         trunk.pending = pending
 

@@ -16,7 +16,7 @@ from veche.engines.embedded import attention
 from veche.engines.embedded.adapters import Adapters
 from veche.engines.embedded.experts_at_once import pack_experts, packable_experts, use_at_once
 from veche.engines.embedded.head_statistics import HeadTap
-from veche.engines.embedded.kv_cache import Segment, own_cache
+from veche.engines.embedded.kv_cache import Segment, own_cache, rewind
 from veche.engines.embedded.packed_weights import pack_linear_layers, packable
 from veche.engines.embedded.router_control import RouterControl
 from veche.engines.protocol import Branch
@@ -58,6 +58,17 @@ class Rows:
     def length(self) -> int:
         """How many own positions the cache holds."""
         return int(self.cache.layers[0].length)
+
+    @contextmanager
+    def whole_or_not_at_all(self) -> Iterator[None]:
+        """Forget what was appended in the block if it raises."""
+        is_real, length = self.is_real, self.length
+        try:
+            yield
+        except BaseException:
+            self.is_real = is_real
+            rewind(self.cache, length)
+            raise
 
 
 class Runner:
@@ -158,10 +169,9 @@ class Runner:
         Raises:
             CancelledError: `cancel` was set.
         """
-        before, length = rows.is_real, rows.length
         new = torch.ones(ids.shape, dtype=torch.bool) if is_real is None else is_real
-        rows.is_real = torch.cat([before, new], dim=1)
-        try:
+        with rows.whole_or_not_at_all():
+            rows.is_real = torch.cat([rows.is_real, new], dim=1)
             output = self._run(
                 ids,
                 rows,
@@ -170,11 +180,6 @@ class Runner:
                 counts=counts,
                 cancel=cancel,
             )
-        except BaseException:
-            rows.is_real = before
-            for layer in rows.cache.layers:
-                layer.length = length
-            raise
         return Output(
             logits=output.logits[:, -logits_to_keep:].float(),
             hidden=_hidden(output, hidden_layers, logits_to_keep) if hidden_layers else None,

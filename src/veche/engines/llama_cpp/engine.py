@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Event
 
 from veche.core.errors import EngineError, InputError
+from veche.engines.cancelled import CancelledError
 from veche.engines.chat_format import chat_format
 from veche.engines.constraint import Grammars
 from veche.engines.llama_cpp import snapshot
@@ -13,7 +14,7 @@ from veche.engines.llama_cpp.adapters import Adapters
 from veche.engines.llama_cpp.branch_state import BranchState
 from veche.engines.llama_cpp.cells import Cells
 from veche.engines.llama_cpp.cells import Sequence as CacheSequence
-from veche.engines.llama_cpp.feeder import CancelledError, Fed, Feeder, Row
+from veche.engines.llama_cpp.feeder import Fed, Feeder, Row
 from veche.engines.llama_cpp.loading import LoadedGguf
 from veche.engines.llama_cpp.trunk import LlamaCppTrunk, Turn, opened
 from veche.engines.protocol import (

@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from veche.core.errors import EngineError
+from veche.engines.cancelled import CancelledError
 from veche.engines.llama_cpp.library import last_complaint, pointer_array
 from veche.engines.llama_cpp.loading import BATCH_TOKENS, LoadedGguf
 from veche.engines.llama_cpp.router_tap import TokenRouting
 
 _NO_ROOM, _ABORTED = 1, 2
 """What llama_decode answers, besides 0."""
-
-
-class CancelledError(Exception):
-    """The computation was stopped by its event; what it had appended must be removed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
