@@ -161,7 +161,7 @@ def test_a_snapshot_that_contradicts_the_model_or_itself_is_refused(
 
 
 def test_a_text_of_one_token_comes_back_from_its_snapshot(moe_engine, tmp_path):
-    trunk = moe_engine._opened([65], "text", pending=1)
+    trunk = moe_engine._opened([65], "text")
     moe_engine.save_trunk(trunk, tmp_path / "one.safetensors")
     again = moe_engine.load_trunk(tmp_path / "one.safetensors")
     first, second = (moe_engine.decode(each, [a_branch()])[0] for each in (trunk, again))

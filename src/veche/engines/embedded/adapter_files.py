@@ -1,6 +1,5 @@
 """Look at an adapter's files before anything of the model is touched."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError, safe_open
 
+from veche.checkpoint.identity import hash_of
 from veche.core.errors import CheckpointError, UnsupportedError
-from veche.core.files import read_json_object, sha256_of
+from veche.core.files import read_json_object
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
@@ -77,10 +77,8 @@ def read_adapter(folder: Path) -> AdapterFiles:
         ) from error
     _require_plain(folder, config, told)
     num_tensors = _checked_tensors(folder, config)
-    digest = hashlib.sha256()
-    for name in (_CONFIG, _WEIGHTS):
-        digest.update(f"{name}\0{sha256_of(folder / name)}\n".encode())
-    return AdapterFiles(config=config, content_hash=digest.hexdigest(), num_tensors=num_tensors)
+    content = hash_of([folder / _CONFIG, folder / _WEIGHTS])
+    return AdapterFiles(config=config, content_hash=content, num_tensors=num_tensors)
 
 
 def _require_plain(folder: Path, config: AdapterConfig, told: dict[str, Any]) -> None:

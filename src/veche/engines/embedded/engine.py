@@ -81,7 +81,7 @@ class EmbeddedEngine:
         ids = self._format.head_ids(system, user)
         if not ids:
             raise InputError("there is nothing to ask: the trunk would be empty")
-        return self._opened(ids, "user", pending=0)
+        return self._opened(ids, "user")
 
     @one_at_a_time
     def open_text(self, text: str) -> EmbeddedTrunk:
@@ -89,8 +89,7 @@ class EmbeddedEngine:
         ids = [*self._format.document_ids, *self._format.text_ids(text)]
         if not ids:
             raise InputError("there is nothing to read: the text is empty")
-        # Its last token stays pending, so that there is always one to predict the next from.
-        return self._opened(ids, "text", pending=1)
+        return self._opened(ids, "text")
 
     @one_at_a_time
     def extend_trunk(self, trunk: Trunk, text: str) -> int:
@@ -222,13 +221,13 @@ class EmbeddedEngine:
         """Forget an adapter."""
         self._runner.adapters.unload(name)
 
-    def _opened(self, ids: Sequence[int], turn: Turn, *, pending: int) -> EmbeddedTrunk:
+    def _opened(self, ids: Sequence[int], turn: Turn) -> EmbeddedTrunk:
         self._require_room(len(ids))
         capacity = rounded_up(len(ids))
         self.memory.require(capacity, "the trunk")
         trunk = EmbeddedTrunk(self._runner.rows((), 1, capacity), turn=turn)
         self.memory.watch(trunk)
-        self._append(trunk, 0, ids, pending=pending)
+        self._append(trunk, 0, ids)
         return trunk
 
     def _appended(self, trunk: EmbeddedTrunk, text: str) -> tuple[int, list[int]]:
@@ -241,12 +240,10 @@ class EmbeddedEngine:
         # The answer's own end token, and the markup that ends an answer, are one.
         return (1, ids) if ids[:1] == trunk.pending_ids[-1:] else (0, ids)
 
-    def _append(
-        self, trunk: EmbeddedTrunk, drop: int, new: Sequence[int], *, pending: int | None = None
-    ) -> None:
+    def _append(self, trunk: EmbeddedTrunk, drop: int, new: Sequence[int]) -> None:
         """Append tokens and feed what is not pending, chunk by chunk; whole, or not at all."""
-        if pending is None:
-            pending = 1 if trunk.turn == "text" else 0
+        # A plain text's last token stays pending: there is always one to predict the next from.
+        pending = 1 if trunk.turn == "text" else 0
         rows = open_rows(trunk)
         ids = [*trunk.pending_ids[: trunk.pending - drop], *new]
         total = trunk.num_tokens - drop + len(new)

@@ -1,13 +1,12 @@
 """Load adapters into a running server, and forget them."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import openai
 
+from veche.checkpoint.identity import hash_of
 from veche.core.errors import EngineError, InputError
-from veche.core.files import sha256_of
 from veche.engines.protocol import Sampling
 from veche.engines.remote.address import Address
 from veche.engines.remote.failures import StreamDiedError
@@ -24,16 +23,14 @@ def content_hash(folder: Path) -> str:
     Raises:
         InputError: one of the two files is missing.
     """
-    digest = hashlib.sha256()
-    for name in _FILES:
-        file = folder / name
+    files = [folder / name for name in _FILES]
+    for file in files:
         if not file.is_file():
             raise InputError(
-                f"{folder} is no PEFT adapter: {name} is missing",
+                f"{folder} is no PEFT adapter: {file.name} is missing",
                 hint="the folder must be seen under the same path from here and from the server",
             )
-        digest.update(f"{name}\0{sha256_of(file)}\n".encode())
-    return digest.hexdigest()
+    return hash_of(files)
 
 
 def adapter_model(style: AdapterStyle, form: RequestForm, name: str) -> str:
