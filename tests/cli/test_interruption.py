@@ -2,7 +2,7 @@
 
 from tests.cli.interrupting import interrupt
 
-from veche.council.transcript import read_transcript
+from veche.core.transcript import read_transcript
 
 
 def has_shards(folder, at_least):

@@ -6,10 +6,10 @@ from itertools import pairwise
 import pytest
 
 from veche.core.errors import InputError, OutputError, UnsupportedError
+from veche.core.transcript import read_transcript
 from veche.council import readout
 from veche.council.deliberation import deliberate
 from veche.council.settings import CouncilSettings
-from veche.council.transcript import read_transcript
 from veche.council.voices import LOGICIAN, OBSERVER, PROPOSER, default_voices
 from veche.engines.scripted import ScriptedEngine
 

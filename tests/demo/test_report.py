@@ -9,10 +9,10 @@ import pytest
 from tests import tiny_models
 
 from veche.core.files import write_json
+from veche.core.transcript import read_transcript
 from veche.core.units import format_bytes, format_count
 from veche.council.deliberation import deliberate
 from veche.council.settings import CouncilSettings
-from veche.council.transcript import read_transcript
 from veche.council.voices import default_voices
 from veche.demo.chain import Chain, Stage
 from veche.demo.report import write_report

@@ -33,9 +33,9 @@ def ask(
     """Ask a council: blind drafts, objections where they differ, one answer, the token bill."""
     from veche.cli.council_view import CouncilView, show_end
     from veche.core.files import require_apart
+    from veche.core.transcript import require_new
     from veche.council.deliberation import deliberate
     from veche.council.settings import CouncilSettings
-    from veche.council.transcript import require_new
     from veche.experts.recording import recording_of_run
     from veche.experts.store import FILE_NAME, save_recording
 

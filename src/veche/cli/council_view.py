@@ -11,8 +11,8 @@ from veche.cli.phrases import phrase
 
 if TYPE_CHECKING:
     from veche.core.language import Language
+    from veche.core.transcript import Event
     from veche.council.result import CouncilResult
-    from veche.council.transcript import Event
 
 _STYLES = ("cyan", "green", "magenta", "yellow", "blue")
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from veche.core.errors import InputError, VecheError
 from veche.core.language import Language
+from veche.core.transcript import OnEvent, Transcript
 from veche.council import prompts
 from veche.council.agreement import agreement_matrix, all_agree, largest_group, most_central
 from veche.council.objections import holds
 from veche.council.result import CouncilResult
 from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
 from veche.council.settings import CouncilSettings, turn_tokens
-from veche.council.transcript import OnEvent, Transcript
 from veche.council.voices import Voice, default_voices
 from veche.engines.protocol import Capability, Engine, OnToken, require
 

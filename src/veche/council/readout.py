@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from veche.core.language import Language
-from veche.council.transcript import Event
+from veche.core.transcript import Event
 
 STEPS = ("trunk", "drafts", "objections", "revisions", "synthesis")
 

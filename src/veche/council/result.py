@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from veche.core.language import Language
+from veche.core.transcript import Event
 from veche.council import readout
-from veche.council.transcript import Event
 from veche.engines.protocol import Routing
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from veche.core.language import Language
+from veche.core.transcript import Transcript
 from veche.council import prompts
 from veche.council.agreement import agreement_matrix
 from veche.council.observer import measure
 from veche.council.settings import CouncilSettings
-from veche.council.transcript import Transcript
 from veche.council.voices import Voice
 from veche.engines.protocol import (
     Branch,

@@ -8,9 +8,9 @@ from typing import Any
 from veche import __version__
 from veche.core.files import read_json_object, write_text
 from veche.core.language import Language
+from veche.core.transcript import read_transcript
 from veche.core.units import format_bytes, format_count
 from veche.council.readout import messages_of, observation_text
-from veche.council.transcript import read_transcript
 from veche.council.voices import default_voices
 from veche.demo.chain import RECORD_NAME
 from veche.demo.report_phrases import PHRASES

@@ -12,7 +12,7 @@ from veche.core.files import atomic_writer, read_json_object, sha256_of, write_j
 from veche.core.language import Language
 from veche.core.paths import home
 from veche.core.progress import Progress
-from veche.council.transcript import OnEvent
+from veche.core.transcript import OnEvent
 from veche.demo.chain import Stage, code_hash
 from veche.demo.source import source_folder, weights_file
 from veche.engines.protocol import OnToken

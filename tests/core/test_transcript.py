@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veche.core.errors import InputError, OutputError
-from veche.council.transcript import Transcript, read_transcript
+from veche.core.transcript import Transcript, read_transcript
 
 
 def written(path, *texts):

@@ -1,0 +1,1 @@
+"""Teach a voice: its definition, data, training, observer and evaluation."""

@@ -1,0 +1,1 @@
+"""Read or generate what a role is taught and measured with."""

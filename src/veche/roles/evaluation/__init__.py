@@ -1,0 +1,1 @@
+"""Measure a role, always beside baselines, always with intervals."""

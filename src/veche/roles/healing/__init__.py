@@ -1,0 +1,1 @@
+"""Distil a changed model back towards the one that it was made from."""

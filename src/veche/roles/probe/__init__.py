@@ -1,0 +1,1 @@
+"""Look at hidden states, routing and entropy of what a model reads, and learn from them."""

@@ -1,0 +1,1 @@
+"""Train adapters: settings, memory plan, trainer, checkpoints, scale-out."""
