@@ -17,7 +17,7 @@ class Observation:
     Attributes:
         hidden: [S, C, D], mean hidden state over each step's tokens, at the captured layers.
         scalars: [S, F], log-probabilities, entropies and router scalars; `scalar_names` says which.
-        load: [S, L, E], share of each step's choices that went to each expert; None on a dense model.
+        load: [S, L, E], share of each step's choices that each expert got; None on a dense model.
         num_tokens: [S], tokens of each step.
     """
 
