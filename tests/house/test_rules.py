@@ -69,6 +69,7 @@ FRAMEWORK_FILES = {
 PHRASE_FILES = {
     "core/units.py",
     "cli/phrases.py",
+    "cli/role_view.py",
     "council/prompts.py",
     "council/readout.py",
     "council/voices.py",
@@ -158,7 +159,7 @@ def test_frameworks_are_imported_at_module_level_in_the_listed_files_only():
 ENTRY_POINTS = [
     point
     for point in distribution("veche").entry_points
-    if point.group in ("veche.engines", "veche.operations")
+    if point.group in ("veche.engines", "veche.operations", "veche.roles")
 ]
 
 
@@ -335,6 +336,12 @@ DATA = (
     "planning/bases/smollm2-135m-carved.json",
     "planning/recipes/agi.yaml",
     "planning/recipes/demo.yaml",
+    "roles/shipped/logician.yaml",
+    "roles/shipped/objector.yaml",
+    "roles/shipped/proposer.yaml",
+    "roles/shipped/q-intent.yaml",
+    "roles/shipped/recursia.yaml",
+    "roles/shipped/synthesiser.yaml",
 )
 
 

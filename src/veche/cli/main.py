@@ -28,6 +28,7 @@ from veche.cli.launch import launch
 from veche.cli.operations import operations
 from veche.cli.plan import plan
 from veche.cli.recipe import recipe
+from veche.cli.role import role
 from veche.cli.steer import steer
 from veche.cli.terminal import print_error
 from veche.cli.verify import verify
@@ -70,7 +71,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, dial, steer,
-    demo, doctor,
+    role, demo, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

@@ -6,6 +6,7 @@ VecheError
 │   ├── ConfigError       a config.json
 │   ├── CheckpointError   model files on disk
 │   ├── OutputError       a place to write to
+│   ├── RoleError         a role, or what is kept of one
 │   ├── UnsupportedError  asked of something that cannot do it
 │   └── MissingExtraError a package that is not installed
 ├── FailureError      exit 1: the input was good, the work did not succeed
@@ -66,6 +67,10 @@ class CheckpointError(InputError):
 
 class OutputError(InputError):
     """A place to write to is taken or unusable."""
+
+
+class RoleError(InputError):
+    """A role is unknown, malformed, or damaged where it is kept."""
 
 
 class UnsupportedError(InputError):

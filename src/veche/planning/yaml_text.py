@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from veche.core.errors import RecipeError
+from veche.core.errors import InputError, RecipeError
 
 MAX_BYTES, _MAX_NODES, _MAX_DEPTH = 32_768, 10_000, 20
 
@@ -30,35 +30,37 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def read_yaml(text: str, what: str) -> Any:
-    """Parse YAML, and refuse what no recipe needs: aliases can make a text explode.
+def read_yaml(text: str, what: str, *, error: type[InputError] = RecipeError) -> Any:
+    """Parse YAML, and refuse what no recipe or role needs: aliases can make a text explode.
 
-    Raises:
-        RecipeError: it is not YAML, too large, too deep, or has a key twice; `what` names it.
+    Args:
+        text: of the file.
+        what: names it in errors.
+        error: what is raised where it is not YAML, too large, too deep, or has a key twice.
     """
     if len(text) > MAX_BYTES:
-        raise RecipeError(
+        raise error(
             f"{what} is too large: {len(text):,} characters",
-            hint=f"a recipe has at most {MAX_BYTES:,}",
+            hint=f"at most {MAX_BYTES:,} are read",
         )
     try:
         value = yaml.load(text, Loader=_OnceLoader)  # noqa: S506 - a SafeLoader
-        _require_small(value, what)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise RecipeError(f"{what} is not valid YAML: {str(error)[:400]}") from error
+        _require_small(value, what, error)
+    except (yaml.YAMLError, RecursionError, ValueError) as cause:
+        raise error(f"{what} is not valid YAML: {str(cause)[:400]}") from cause
     return value
 
 
-def _require_small(value: Any, what: str) -> None:
+def _require_small(value: Any, what: str, error: type[InputError]) -> None:
     """Refuse many values, deep ones, and halves of surrogate pairs (a ValueError)."""
     nodes, waiting = 0, [(value, 0)]
     while waiting:
         node, depth = waiting.pop()
         nodes += 1
         if nodes > _MAX_NODES or depth > _MAX_DEPTH:
-            raise RecipeError(
+            raise error(
                 f"{what} is too large: over {_MAX_NODES:,} values, or {_MAX_DEPTH} deep",
-                hint="a recipe names fields and their values; aliases count as often as they stand",
+                hint="keys and their values are enough; aliases count as often as they stand",
             )
         if isinstance(node, str):
             node.encode("utf-8")

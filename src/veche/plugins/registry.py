@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from veche.core.errors import FailureError, MissingExtraError, UnsupportedError, VecheError
 
-Group = Literal["engines", "operations"]
-GROUPS: tuple[Group, ...] = ("engines", "operations")
+Group = Literal["engines", "operations", "roles"]
+GROUPS: tuple[Group, ...] = ("engines", "operations", "roles")
 ALLOW_LIST = "VECHE_PLUGINS"
 """Environment variable: comma-separated distributions that may add plugins; empty means none."""
 
@@ -39,6 +39,16 @@ def load(group: Group, name: str) -> Any:
             f"the plugin {name!r} of package {package!r} is broken: {error}",
             hint=f"update or remove it: pip uninstall {package}",
         ) from error
+
+
+def package_of(group: Group, name: str) -> str:
+    """Return which package brings a plugin. Nothing is imported.
+
+    Raises:
+        UnsupportedError: there is none of that name.
+    """
+    require_known(group, name)
+    return _package_of(_allowed(group)[name])
 
 
 def require_known(group: Group, name: str) -> None:

@@ -1,0 +1,120 @@
+"""Roles on the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from veche.core.language import Language, Phrase
+    from veche.roles.role import Role
+    from veche.roles.versions import RoleVersion
+
+_WORDS: "dict[str, Phrase]" = {
+    "name": {"en": "name", "ru": "имя"},
+    "kind": {"en": "kind", "ru": "род"},
+    "title": {"en": "title", "ru": "название"},
+    "version": {"en": "version", "ru": "версия"},
+    "artefacts": {"en": "has", "ru": "имеет"},
+    "prompt": {"en": "prompt", "ru": "наказ"},
+    "sampling": {"en": "sampling", "ru": "выбор токенов"},
+    "invocation": {"en": "invocation", "ru": "призыв"},
+    "experts": {"en": "active experts", "ru": "активных экспертов"},
+    "adapter": {"en": "adapter", "ru": "адаптер"},
+    "steering": {"en": "steering", "ru": "сдвиг"},
+    "probe": {"en": "probe", "ru": "проба"},
+    "license": {"en": "licence", "ru": "лицензия"},
+    "parents": {"en": "made from", "ru": "сделана из"},
+    "in_use": {"en": "in use", "ru": "в работе"},
+    "created": {"en": "created", "ru": "создана"},
+    "note": {"en": "note", "ru": "заметка"},
+    "broken": {"en": "broken: {reason}", "ru": "неисправна: {reason}"},
+    "no_prompt": {"en": "none", "ru": "нет"},
+}
+
+
+def say(key: str, language: "Language", **values: object) -> str:
+    """Return a word of these views."""
+    return _WORDS[key][language].format(**values)
+
+
+def show_list(console: Console, rows: Sequence[Mapping[str, Any]], language: "Language") -> None:
+    """Print one line a role."""
+    table = Table(box=None, pad_edge=False)
+    for key in ("name", "kind", "version", "artefacts", "title"):
+        table.add_column(say(key, language), no_wrap=key == "name")
+    for row in rows:
+        if "error" in row:
+            table.add_row(row["name"], "", "", "", say("broken", language, reason=row["error"]))
+            continue
+        has = ", ".join(say(kind, language) for kind in row["artefacts"])
+        version = f"{row['version']} / {row['num_versions']}"
+        table.add_row(row["name"], row["kind"], version, has, row["title"][language])
+    console.print(table)
+
+
+def show_role(
+    console: Console,
+    role: "Role",
+    versions: "Sequence[RoleVersion]",
+    files: Mapping[str, str],
+    language: "Language",
+) -> None:
+    """Print a role, then its versions."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for key, text in _facts(role, files, language):
+        if text:
+            table.add_row(say(key, language), text)
+    console.print(table)
+    console.print()
+    show_versions(console, versions, language)
+
+
+def show_versions(
+    console: Console, versions: "Sequence[RoleVersion]", language: "Language"
+) -> None:
+    """Print one line a version."""
+    table = Table(box=None, pad_edge=False)
+    for key in ("version", "created", "in_use", "note"):
+        table.add_column(say(key, language))
+    table.add_column("SHA-256")
+    for version in versions:
+        mark = "✓" if version.is_in_use else ""
+        table.add_row(
+            str(version.number), version.created, mark, version.note, version.content_hash[:12]
+        )
+    console.print(table)
+
+
+def _facts(role: "Role", files: Mapping[str, str], language: "Language") -> list[tuple[str, str]]:
+    sampling = role.sampling
+    dials = {
+        name: getattr(sampling, name)
+        for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    }
+    steering = role.steering
+    return [
+        ("name", role.name),
+        ("kind", role.kind),
+        ("title", role.title[language]),
+        ("prompt", role.prompt[language] or say("no_prompt", language)),
+        ("invocation", role.invocation),
+        (
+            "sampling",
+            ", ".join(f"{name} {value:g}" for name, value in dials.items() if value is not None),
+        ),
+        ("experts", "" if role.num_experts_per_tok is None else str(role.num_experts_per_tok)),
+        ("adapter", files.get("adapter", "")),
+        (
+            "steering",
+            f"{files['steering']} × {steering.strength:g}"
+            if steering and "steering" in files
+            else "",
+        ),
+        ("probe", files.get("probe", "")),
+        ("license", role.license),
+        ("parents", ", ".join(parent[:12] for parent in role.parents)),
+    ]
