@@ -22,6 +22,11 @@ class Detokenizer:
         self._read = 0  # tokens before this one are in `text` or `_held`
         self._held = ""
 
+    @property
+    def num_characters(self) -> int:
+        """Characters that are complete, those included that are held back."""
+        return len(self.text) + len(self._held)
+
     def push(self, token_id: int) -> str:
         """Take one token; return the text that it completes."""
         self._ids.append(token_id)

@@ -232,12 +232,14 @@ class Routing:
         weights: [T, L, k], their routing weights.
         num_experts: how many there were to choose from.
         logits: [T, L, E] before any steering; None where they were not asked for.
+        logit_unit: what the logits are divided by to be in nats; see `AdaptiveExperts`.
     """
 
     expert_ids: NDArray[np.uint16]
     weights: NDArray[np.float16]
     num_experts: int
     logits: NDArray[np.float32] | None = None
+    logit_unit: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,6 +287,9 @@ class BranchResult:
             "length" or "cancelled".
         prefilled_tokens: prompt tokens that were computed for this branch alone.
         reused_tokens: prompt tokens that it read from the trunk's cache.
+        token_ends: [T], how many characters of `text` there are once each token is read; a token
+            that ends within a character, or that is none, adds nothing. None where the engine
+            can't tell.
         entropies: entropy of the distribution that each token was drawn from, in nats, before
             temperature and penalties; None where the engine can't tell.
         routing: of the answer tokens that were fed back; None where the engine can't tell.
@@ -301,6 +306,7 @@ class BranchResult:
     finish_reason: FinishReason
     prefilled_tokens: int
     reused_tokens: int
+    token_ends: tuple[int, ...] | None = None
     entropies: tuple[float, ...] | None = None
     routing: Routing | None = None
     logprobs: Logprobs | None = None
@@ -382,6 +388,18 @@ class ScoringEngine(Engine, Protocol):
         """
 
 
+class LocalEngine(Engine, Protocol):
+    """An engine that knows the files of its model."""
+
+    @property
+    def base_hash(self) -> str:
+        """Content hash of the checkpoint."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides what it computes: checkpoint, changes, floating-point type."""
+
+
 class SnapshotEngine(Engine, Protocol):
     """An engine with SNAPSHOT."""
 
@@ -440,6 +458,20 @@ def scoring(engine: Engine) -> ScoringEngine:
     """
     require(engine, Capability.SCORE)
     return cast("ScoringEngine", engine)
+
+
+def local(engine: Engine) -> LocalEngine:
+    """Return the engine as one that knows its model's files.
+
+    Raises:
+        UnsupportedError: the model is elsewhere, or there is none.
+    """
+    if not hasattr(engine, "identity"):
+        raise UnsupportedError(
+            f"engine {engine.name!r} cannot tell which model it runs: its files are elsewhere",
+            hint="use the transformers engine with the model's folder",
+        )
+    return cast("LocalEngine", engine)
 
 
 def snapshots(engine: Engine) -> SnapshotEngine:

@@ -47,6 +47,7 @@ class BranchState:
         self._sampler = Sampler(branch.sampling, device)
         self._detokenizer = Detokenizer(decode, branch.sampling.stop)
         self._constraint = constraint
+        self._ends: list[int] = []
         self._routing: list[RowRouting] = []
         self._heads = HeadLog()
         self._on_token = on_token
@@ -65,9 +66,10 @@ class BranchState:
         hidden = None if hidden_CD is None else hidden_CD[None]
         self.observations.add(logits_V[None], entropy[None], [token_id], hidden)
         if token_id in end_ids:
+            self._ends.append(self._detokenizer.num_characters)
             self.finish("stop")
             return
-        self._show(self._detokenizer.push(token_id))
+        self._push(token_id)
         if self._constraint is not None:
             self._constraint.push(token_id)
         if self._detokenizer.is_stopped or (self._constraint and self._constraint.is_finished):
@@ -79,7 +81,7 @@ class BranchState:
         """Take a given answer whole."""
         self.token_ids = list(token_ids)
         for token_id in token_ids:
-            self._detokenizer.push(token_id)
+            self._push(token_id)
         self.finish("stop")
 
     def add_routing(self, row: RowRouting) -> None:
@@ -109,6 +111,7 @@ class BranchState:
             finish_reason=self.finish_reason,
             prefilled_tokens=len(self.suffix_ids),
             reused_tokens=trunk_tokens,
+            token_ends=self._token_ends,
             entropies=seen.entropies,
             routing=control.joined(self.branch, self._routing),
             logprobs=seen.logprobs,
@@ -124,6 +127,18 @@ class BranchState:
             return logits_V
         is_allowed_V = torch.from_numpy(self._constraint.allowed()).to(logits_V.device)
         return logits_V.masked_fill(~is_allowed_V, -torch.inf)
+
+    def _push(self, token_id: int) -> None:
+        piece = self._detokenizer.push(token_id)
+        self._ends.append(self._detokenizer.num_characters)
+        self._show(piece)
+
+    @property
+    def _token_ends(self) -> tuple[int, ...]:
+        """A stop text is cut off; what was left of a broken character came with the last token."""
+        length = len(self._detokenizer.text)
+        ends = [min(end, length) for end in self._ends]
+        return (*ends[:-1], length) if ends else ()
 
     def _show(self, piece: str) -> None:
         if piece and self._on_token is not None:

@@ -71,6 +71,16 @@ class EmbeddedEngine:
         steers = {Capability.NUM_EXPERTS_PER_TOK, Capability.STEERING}
         return _ALWAYS | listens | (steers if control.is_steerable else set())
 
+    @property
+    def base_hash(self) -> str:
+        """Content hash of the checkpoint that it loaded."""
+        return self._loaded.base_hash
+
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides what it computes: checkpoint, changes, floating-point type."""
+        return self._loaded.content_hash
+
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` adds to a trunk."""
         return len(self._format.text_ids(text))

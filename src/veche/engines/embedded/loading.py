@@ -49,9 +49,14 @@ class LoadedModel:
     packing_bytes: int = 0
 
     @cached_property
+    def base_hash(self) -> str:
+        """Of the checkpoint in its folder; the weights are read once."""
+        return content_hash(self.folder)
+
+    @cached_property
     def content_hash(self) -> str:
-        """Of the checkpoint, the changes and the type it computes in; the weights are read once."""
-        told = f"{content_hash(self.folder)} {self.changes} {self.model.dtype}"
+        """Of the checkpoint, the changes and the type it computes in."""
+        told = f"{self.base_hash} {self.changes} {self.model.dtype}"
         return hashlib.sha256(told.encode()).hexdigest()
 
 

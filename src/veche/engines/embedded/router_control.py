@@ -152,6 +152,7 @@ class RouterControl:
             weights=np.concatenate([np.empty(shape, np.float16), *(row.weights for row in rows)]),
             num_experts=self.num_experts,
             logits=np.concatenate([no_logits, *logits]) if branch.capture.router_logits else None,
+            logit_unit=self.logit_unit,
         )
 
     def _on_answer(
