@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from tests.tiny_models import tiny_llama, tiny_mixtral
+
 from veche.core.errors import CheckpointError, InputError, UnsupportedError
 from veche.engines.scripted import ScriptedEngine
 from veche.engines.transformers import create
@@ -45,7 +45,7 @@ def reference(engine, prompt_ids, steps):
 
     The tokenizer is byte-level, so a token belongs to the step in which its last byte lies.
     """
-    tokenizer, model = engine._tokenizer, engine._model
+    tokenizer = engine._tokenizer
     text = "".join(f"{step}\n" for step in steps)
     ids = tokenizer(text, add_special_tokens=False).input_ids
     decoder = {letter: byte for byte, letter in _byte_letters().items()}

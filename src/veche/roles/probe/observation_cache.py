@@ -86,18 +86,17 @@ def _read(path: Path) -> dict[str, StepReading]:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 key, _, field = name.partition("/")
                 fields.setdefault(key, {})[field] = file.get_tensor(name)
-        return {
-            key: StepReading(
-                **{name: found[name] for name in _REQUIRED},
-                **{name: found.get(name) for name in _OPTIONAL},
-            )
-            for key, found in fields.items()
-        }
+        return {key: _reading(found) for key, found in fields.items()}
     except (SafetensorError, OSError, KeyError) as error:
         raise CheckpointError(
             f"{path} is damaged: {str(error).splitlines()[0]}",
             hint=f"remove it, and its texts are read again: rm {path}",
         ) from error
+
+
+def _reading(found: Mapping[str, NDArray[Any]]) -> StepReading:
+    needed = {name: found[name] for name in _REQUIRED}
+    return StepReading(**needed, counts=found.get("counts"), router=found.get("router"))
 
 
 def _safetensors() -> Any:

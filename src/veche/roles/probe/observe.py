@@ -154,7 +154,9 @@ def _trunk(engine: ScoringEngine, dialogue: tuple[Message, ...]) -> Iterator[Tru
     try:
         for message in dialogue[2 if dialogue and dialogue[0].role == "system" else 1 :]:
             if message.role == "assistant":
-                said = Branch(voice="past", instruction="", capture=Capture(routing=False), keep=True)
+                said = Branch(
+                    voice="past", instruction="", capture=Capture(routing=False), keep=True
+                )
                 kept = engine.score(trunks[-1], [said], [message.content])[0].trunk
                 assert kept is not None  # noqa: S101 - asked for
                 trunks.append(kept)

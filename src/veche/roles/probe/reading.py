@@ -88,9 +88,7 @@ def _values(result: BranchResult) -> NDArray[np.float32]:
     assert result.logprobs is not None  # noqa: S101 - asked for
     assert result.entropies is not None  # noqa: S101 - by an engine with hidden states
     ends = result.token_ends or ()
-    pieces = [
-        result.text[start:end] for start, end in zip((0, *ends[:-1]), ends, strict=True)
-    ]
+    pieces = [result.text[start:end] for start, end in zip((0, *ends[:-1]), ends, strict=True)]
     has_digit = [any(letter.isdigit() for letter in piece) for piece in pieces]
     top = result.logprobs.top
     columns = [result.logprobs.chosen, result.entropies, top[:, 0], top[:, -1], has_digit]
@@ -118,4 +116,4 @@ def _routing(
 
 
 def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
-    return np.clip(values, -_MOST, _MOST).astype(np.float16)
+    return np.asarray(np.clip(values, -_MOST, _MOST), np.float16)

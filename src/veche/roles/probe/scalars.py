@@ -3,6 +3,8 @@
 Shapes: S steps, T tokens of one, L layers that route, E experts.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,11 +45,9 @@ and the new experts are those that no token of an earlier step was sent to."""
 
 def scalars_of(reading: StepReading) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return the figures of each step, [S, F], and their names; no router's on a dense model."""
-    steps = [
-        reading.values[reading.token_step == step] for step in range(reading.num_steps)
-    ]
+    steps = [reading.values[reading.token_step == step] for step in range(reading.num_steps)]
     columns = [np.array([logprob_scalars(values_T5) for values_T5 in steps], np.float32)]
-    names = LOGPROB_SCALARS
+    names: tuple[str, ...] = LOGPROB_SCALARS
     if reading.counts is not None and reading.router is not None:
         columns.append(router_scalars(reading.counts, reading.router))
         names += ROUTER_SCALARS
@@ -85,8 +85,7 @@ def router_scalars(
     seen_SLE = np.cumsum(counts, axis=0) - counts
     drift = [0.0]
     drift += [
-        float(metrics.js_divergence(before, now).mean())
-        for before, now in zip(load_SLE[:-1], load_SLE[1:], strict=True)
+        float(metrics.js_divergence(before, now).mean()) for before, now in pairwise(load_SLE)
     ]
     used_S = np.maximum((counts > 0).sum((1, 2)), 1)
     new_S = ((counts > 0) & (seen_SLE == 0)).sum((1, 2)) / used_S
