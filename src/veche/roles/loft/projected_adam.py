@@ -65,11 +65,13 @@ def direction(
         settings: dials of the step.
         block_elements: U is formed for so many entries at once, row by row.
     """
-    form_bpC = quadratic_form(other_bCr)
+    # Contiguous this way round, both products with it are fast.
+    other_brC = other_bCr.mT.contiguous()
+    form_bpC = quadratic_form(other_brC)
     num_pairs, num_columns = other_bCr.shape[:2]
     block = max(1, block_elements // (num_pairs * num_columns))
     projected = [
-        _adam(first_bkr @ other_bCr.mT, second_bkp @ form_bpC, settings) @ other_bCr
+        _adam(first_bkr @ other_brC, second_bkp @ form_bpC, settings) @ other_brC.mT
         for first_bkr, second_bkp in zip(
             torch.split(first_bRr, block, dim=1), torch.split(second_bRp, block, dim=1), strict=True
         )

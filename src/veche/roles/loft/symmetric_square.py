@@ -13,7 +13,7 @@ from torch import Tensor
 def outer_squares(vectors_bRr: Tensor) -> tuple[Tensor, Tensor]:
     """Return two tensors [b, R, p] whose product is the triangles of g gᵀ for each row g."""
     first_p, second_p = _triangle(vectors_bRr.shape[-1], vectors_bRr.device)
-    return vectors_bRr[..., first_p], vectors_bRr[..., second_p]
+    return vectors_bRr.index_select(-1, first_p), vectors_bRr.index_select(-1, second_p)
 
 
 def congruence(map_brr: Tensor) -> Tensor:
@@ -22,19 +22,18 @@ def congruence(map_brr: Tensor) -> Tensor:
     (CᵀPC)_ij = Σ_k P_kk C_ki C_kj + Σ_{k<l} P_kl (C_ki C_lj + C_li C_kj).
     """
     first_p, second_p = _triangle(map_brr.shape[-1], map_brr.device)
-    at_k, at_l = map_brr[..., first_p, :], map_brr[..., second_p, :]
+    at_k, at_l = map_brr.index_select(-2, first_p), map_brr.index_select(-2, second_p)
     both = at_k[..., first_p] * at_l[..., second_p] + at_l[..., first_p] * at_k[..., second_p]
     return both * _share_of_order(first_p, second_p, both.dtype)
 
 
-def quadratic_form(columns_bcr: Tensor) -> Tensor:
-    """Return Q [b, p, c] with triangle(P) Q = aᵀ P a for every symmetric P and each row a.
+def quadratic_form(columns_brc: Tensor) -> Tensor:
+    """Return Q [b, p, c] with triangle(P) Q = aᵀ P a for every symmetric P and each column a.
 
     aᵀPa = Σ_k P_kk a_k² + Σ_{k<l} 2 P_kl a_k a_l.
     """
-    first_p, second_p = _triangle(columns_bcr.shape[-1], columns_bcr.device)
-    columns_brc = columns_bcr.mT
-    both = columns_brc[..., first_p, :] * columns_brc[..., second_p, :]
+    first_p, second_p = _triangle(columns_brc.shape[-2], columns_brc.device)
+    both = columns_brc.index_select(-2, first_p) * columns_brc.index_select(-2, second_p)
     return both * (2 * _share_of_order(first_p, second_p, both.dtype))
 
 
