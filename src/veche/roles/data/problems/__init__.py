@@ -1,0 +1,1 @@
+"""Problems whose labels hold by construction, made by the seed, as hard as wished."""
