@@ -153,7 +153,7 @@ def test_ask(asked):
     run, done = asked
     result = done.json
     assert isinstance(result["answer"], str)
-    assert {"proposer", "objector", "synthesiser", "observer"} <= {
+    assert {"proposer", "objector", "synthesiser", "recursia"} <= {
         voice["name"] for voice in result["voices"] if isinstance(voice["text"], str)
     }
     usage = result["usage"]

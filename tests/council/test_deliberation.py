@@ -9,9 +9,10 @@ from veche.core.errors import InputError, OutputError, UnsupportedError
 from veche.core.transcript import read_transcript
 from veche.council import readout
 from veche.council.deliberation import deliberate
+from veche.council.seats import default_council
 from veche.council.settings import CouncilSettings
-from veche.council.voices import LOGICIAN, OBSERVER, PROPOSER, default_voices
 from veche.engines.scripted import ScriptedEngine
+from veche.roles.registry import Registry
 
 AGREE = dict.fromkeys(("proposer", "logician", "objector"), "Paris is the capital of France.")
 DISAGREE = {
@@ -93,7 +94,7 @@ def test_drafts_are_blind_and_objections_anonymous():
     assert "Lyon" not in trunks[0] + "".join(engine.read[0][1])
     for before, after in pairwise(trunks):
         assert after.startswith(before)
-    names = [voice.name for voice in default_voices()]
+    names = [voice.name for voice in default_council(Registry())]
     assert not any(name in trunks[-1] for name in names)
     assert "drafts A, B, C" not in trunks[-1]
     for needed in ("Lyon is wrong", "Revised drafts", "Before the objections"):
@@ -132,7 +133,7 @@ def test_the_json_has_the_documented_keys_and_comes_from_the_transcript(tmp_path
     assert list(told)[:4] == ["answer", "voices", "usage", "stopped_early"]
     assert list(told["usage"]) == ["prefilled_tokens", "reused_tokens", "decoded_tokens"]
     assert all(list(voice) == ["name", "text"] for voice in told["voices"])
-    assert [v["name"] for v in told["voices"]] == [v.name for v in default_voices()]
+    assert [v["name"] for v in told["voices"]] == [v.name for v in default_council(Registry())]
     events = read_transcript(path)
     assert tuple(events) == result.events
     assert readout.answer_of(events) == result.answer
@@ -146,17 +147,17 @@ def test_the_observer_only_reports_measurements():
     first = result.observations[0]
     assert first["token_entropy"] == {"proposer": 1.5, "logician": 0.25, "objector": 0.0}
     assert first["disagreement"] == pytest.approx(2 / 3 * 0.5, abs=0.2)
-    said = next(v["text"] for v in result.voices if v["name"] == "observer")
+    said = next(v["text"] for v in result.voices if v["name"] == "recursia")
     assert "энтропия токенов, нат: proposer 1.50" in said
     speakers = {m.voice for m in readout.messages_of(result.events)}
-    assert "observer" not in speakers
+    assert "recursia" not in speakers
 
 
 def test_a_council_may_sit_without_an_observer():
-    voices = [voice for voice in default_voices() if voice is not OBSERVER]
+    voices = [voice for voice in default_council(Registry()) if voice.kind != "observer"]
     result = deliberate(ScriptedEngine(DISAGREE), "Capital?", voices=voices)
     assert result.observations == []
-    assert "observer" not in [v["name"] for v in result.voices]
+    assert "recursia" not in [v["name"] for v in result.voices]
 
 
 @pytest.mark.parametrize("question", ["", " \n\t", "a\0b", "\ud800"])
@@ -216,7 +217,7 @@ def test_a_budget_too_small_for_a_council_says_how_much_it_needs():
 
 def test_a_council_lacking_a_part_is_refused():
     with pytest.raises(InputError, match="needs one objector"):
-        deliberate(ScriptedEngine(AGREE), "Why?", voices=[PROPOSER, LOGICIAN])
+        deliberate(ScriptedEngine(AGREE), "Why?", voices=default_council(Registry())[:2])
 
 
 def test_silent_voices_end_in_an_empty_answer_and_a_silent_synthesiser_in_a_draft():

@@ -13,7 +13,6 @@ from veche.core.transcript import read_transcript
 from veche.core.units import format_bytes, format_count
 from veche.council.deliberation import deliberate
 from veche.council.settings import CouncilSettings
-from veche.council.voices import default_voices
 from veche.demo.chain import Chain, Stage
 from veche.demo.report import write_report
 from veche.demo.report_phrases import PHRASES
@@ -24,6 +23,7 @@ from veche.experts.summary import summarise
 from veche.launch.profiles import profiles_for
 from veche.planning.planner import make_plan
 from veche.planning.recipe import Recipe, load_recipe
+from veche.roles.registry import Registry
 from veche.surgery.build import build
 from veche.surgery.carving.calibration import calibration_text, heldout_text
 from veche.surgery.carving.carve import CarveSettings, carve
@@ -82,7 +82,7 @@ def _ask(folder, made):
 
 
 def _see(folder, made):
-    titles = {voice.name: voice.titles["en"] for voice in default_voices()}
+    titles = Registry().titles("en")
     (folder / "experts.png").write_bytes(voices_png(made["routing"], titles))
     write_json(folder / "experts.json", summarise(made["routing"]))
 

@@ -81,7 +81,6 @@ PHRASE_FILES = {
     "cli/role_view.py",
     "council/prompts.py",
     "council/readout.py",
-    "council/voices.py",
     "demo/phrases.py",
     "demo/report_phrases.py",
     "experts/layer_plots.py",

@@ -1,14 +1,46 @@
 """`veche ask`: a council of voices over one model."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from veche.cli.engine_options import EngineOption, EngineOptions, open_engine
-from veche.cli.terminal import JsonOption, LanguageOption, chosen_language, print_json, stdout
+from veche.cli.terminal import (
+    JsonOption,
+    LanguageOption,
+    TerminalProgress,
+    chosen_language,
+    print_json,
+    stderr,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from veche.core.language import Language
+    from veche.engines.protocol import Engine
+    from veche.roles.hot_swap import HotSwap
+    from veche.roles.role import Role
 
 _TRANSCRIPT = "transcript.jsonl"
+
+RoleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A role for the council: a drafter joins, others take the seat of the default one. "
+        "Repeatable.",
+    ),
+]
+BudgetOption = Annotated[
+    int | None, typer.Option(help="Tokens of the whole run.", show_default="no limit")
+]
+OutOption = Annotated[
+    Path | None, typer.Option(help="Folder for transcript.jsonl and routing.safetensors.")
+]
 
 
 def ask(
@@ -17,15 +49,12 @@ def ask(
     engine: EngineOption = "transformers",
     engine_option: EngineOptions = None,
     max_tokens: Annotated[int, typer.Option(help="Tokens that a voice may say in a turn.")] = 160,
-    budget: Annotated[
-        int | None, typer.Option(help="Tokens of the whole run.", show_default="no limit")
-    ] = None,
+    budget: BudgetOption = None,
     top_k: Annotated[
         int | None, typer.Option(help="Active experts, in place of the checkpoint's.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for transcript.jsonl and routing.safetensors.")
-    ] = None,
+    role: RoleOption = None,
+    out: OutOption = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the voices.")] = 0,
     lang: LanguageOption = None,
     as_json: JsonOption = False,
@@ -35,9 +64,11 @@ def ask(
     from veche.core.files import require_apart
     from veche.core.transcript import require_new
     from veche.council.deliberation import deliberate
+    from veche.council.seats import seated
     from veche.council.settings import CouncilSettings
     from veche.experts.recording import recording_of_run
     from veche.experts.store import FILE_NAME, save_recording
+    from veche.roles.registry import Registry
 
     language = chosen_language(lang)
     settings = CouncilSettings(
@@ -47,12 +78,17 @@ def ask(
         require_apart(out, Path(model))
         require_new(out, _TRANSCRIPT, FILE_NAME)
     text = _standard_input() if question == "-" else question
-    view = None if as_json else CouncilView(stdout, language)
+    voices = seated(Registry(), role or ())
+    view = None if as_json else CouncilView(stdout, voices, language)
     try:
+        opened = partial(open_engine, engine, model, engine_option, top_k=top_k)
+        swap = _swap(model, voices, language, opened)
         result = deliberate(
-            open_engine(engine, model, engine_option, top_k=top_k),
+            swap.engine,
             text,
             settings=settings,
+            voices=voices,
+            swap=swap,
             transcript=None if out is None else out / _TRANSCRIPT,
             on_event=view.on_event if view else None,
             on_token=view.on_token if view else None,
@@ -67,6 +103,20 @@ def ask(
         print_json(result.as_dict())
     else:
         show_end(stdout, result, language)
+
+
+def _swap(
+    model: str, voices: "Sequence[Role]", language: "Language", opened: "Callable[[], Engine]"
+) -> "HotSwap":
+    """Open the engine once it is known that the roles are of this model, as far as can be told."""
+    from veche.cli.role_view import say
+    from veche.roles.host import host_of, unproven
+    from veche.roles.hot_swap import HotSwap
+
+    host = host_of(model, voices, progress=TerminalProgress())
+    for name, kind in unproven(voices, host):
+        stderr.print(say("unproven", language, kind=say(kind, language), name=name), soft_wrap=True)
+    return HotSwap(opened(), host=host)
 
 
 def _standard_input() -> str:

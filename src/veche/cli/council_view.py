@@ -1,5 +1,6 @@
 """A council on the terminal: voices grow side by side while they speak, and stay when they end."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from veche.core.language import Language
     from veche.core.transcript import Event
     from veche.council.result import CouncilResult
+    from veche.roles.role import Role
 
 _STYLES = ("cyan", "green", "magenta", "yellow", "blue")
 
@@ -20,12 +22,11 @@ _STYLES = ("cyan", "green", "magenta", "yellow", "blue")
 class CouncilView:
     """Prints a council's events; on a terminal, every voice's words as they are decoded."""
 
-    def __init__(self, console: Console, language: "Language") -> None:
+    def __init__(self, console: Console, voices: "Sequence[Role]", language: "Language") -> None:
         from veche.council.readout import observation_text
-        from veche.council.voices import default_voices
 
         self._console, self._language = console, language
-        self._titles = {voice.name: voice.titles[language] for voice in default_voices()}
+        self._titles = {voice.name: voice.title[language] for voice in voices}
         self._observation_text = observation_text
         self._growing: dict[str, str] = {}
         self._live: Live | None = None

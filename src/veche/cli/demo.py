@@ -32,13 +32,15 @@ def demo(
     """Grow real weights, prove it, ask their council: the whole chain on a CPU, in minutes."""
     from veche.cli.council_view import CouncilView
     from veche.core.extras import require_extra
+    from veche.council.seats import default_council
     from veche.demo.chain import Chain
     from veche.demo.phrases import phrase
     from veche.demo.stages import Demo
+    from veche.roles.registry import Registry
 
     require_extra("demo")
     language = chosen_language(lang)
-    view = CouncilView(stderr if as_json else stdout, language)
+    view = CouncilView(stderr if as_json else stdout, default_council(Registry()), language)
     work = Demo(
         folder=out,
         question=question or phrase("question", language),

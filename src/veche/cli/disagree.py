@@ -1,6 +1,7 @@
 """`veche experts disagree`: where voices part while they read the same answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from veche.core.language import Language
     from veche.engines.protocol import Branch
     from veche.experts.disagreement_map import DisagreementMap
+    from veche.roles.role import Role
+    from veche.roles.speaker import Speaker
 
 _JSON_NAME, _PICTURE_NAME = "disagreement.json", "disagreement.png"
 _SHORT = 24
@@ -25,7 +28,7 @@ def disagree(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     question: Annotated[str, typer.Argument(help="What all voices are asked.")],
     voices: Annotated[
-        str, typer.Option(help="Voices of the council, by name, with commas between.")
+        str, typer.Option(help="Roles, by name, with commas between.")
     ] = "logician,objector",
     prompts: Annotated[
         list[str] | None,
@@ -45,32 +48,33 @@ def disagree(
     as_json: JsonOption = False,
 ) -> None:
     """Let voices read one answer, and map where their states and their next words part."""
-    from veche.checkpoint.config import read_config, spec_of
     from veche.core.files import require_apart, write_json
     from veche.council import prompts as council_prompts
     from veche.engines.protocol import Capability, require
     from veche.experts.disagreement_map import disagreement
     from veche.experts.disagreement_plot import plot_disagreement
+    from veche.roles.host import host_of
+    from veche.roles.hot_swap import HotSwap
     from veche.surgery.loading import load_tokenizer
 
     language = chosen_language(lang)
     if out is not None:
         require_apart(out, model)
-    branches = _branches(_tasks(voices, prompts or (), language))
+    roles = [] if prompts else _roles(voices)
+    host = host_of(str(model), roles)
     asked = open_engine(engine, str(model), engine_option)
     require(asked, Capability.SCORE, Capability.LOGITS, Capability.HIDDEN_STATES)
-    spec = spec_of(read_config(model), where=str(model))
-    trunk = asked.open_trunk(
-        system=council_prompts.system(language), user=council_prompts.question(question, language)
-    )
-    try:
+    with HotSwap(asked, host=host).holding(roles) as speakers:
+        branches = _own_branches(prompts) if prompts else _role_branches(speakers, language)
+        trunk = asked.open_trunk(
+            system=council_prompts.system(language),
+            user=council_prompts.question(question, language),
+        )
         told = disagreement(
             asked, trunk, branches, answer,
-            max_tokens=max_tokens,
-            hidden_layers=range(1, spec.num_hidden_layers + 1),
+            max_tokens=max_tokens, hidden_layers=_all_layers(model),
             texts_of=_texts_of(load_tokenizer(model)),
         )  # fmt: skip
-    finally:
         asked.close_trunk(trunk)
     found = {"question": question, **told.as_dict()}
     if out is not None:
@@ -82,33 +86,51 @@ def disagree(
         _show(told, out, language)
 
 
-def _tasks(voices: str, prompts: Sequence[str], language: "Language") -> dict[str, str]:
-    """Return what each voice is told, by name; the council's voices where no prompt is given."""
-    from veche.core.errors import InputError
-    from veche.council.prompts import draft_task
-    from veche.council.voices import default_voices
+def _all_layers(model: Path) -> range:
+    from veche.checkpoint.config import read_config, spec_of
 
-    if prompts:
-        return {_named(prompt, number): "\n\n" + prompt for number, prompt in enumerate(prompts, 1)}
-    known = {voice.name: voice for voice in default_voices() if voice.kind != "observer"}
-    chosen = [name.strip() for name in voices.split(",") if name.strip()]
-    if unknown := [name for name in chosen if name not in known]:
-        raise InputError(
-            f"the council has no voice {unknown[0]!r}",
-            hint=f"--voices takes: {', '.join(known)}; or give prompts: --as TEXT --as TEXT",
+    return range(1, spec_of(read_config(model), where=str(model)).num_hidden_layers + 1)
+
+
+def _own_branches(prompts: Sequence[str]) -> list["Branch"]:
+    """Return a voice for each prompt of the user's."""
+    from veche.engines.protocol import Branch
+
+    return [
+        Branch(voice=_named(prompt, number), instruction="\n\n" + prompt)
+        for number, prompt in enumerate(prompts, 1)
+    ]
+
+
+def _roles(names: str) -> list["Role"]:
+    from veche.roles.registry import Registry
+
+    registry = Registry()
+    return [registry.get(name.strip()) for name in names.split(",") if name.strip()]
+
+
+def _role_branches(speakers: "Sequence[Speaker]", language: "Language") -> list["Branch"]:
+    """Return what each role is told, with its adapter and steering; all of them greedy."""
+    from veche.council.prompts import draft_task
+    from veche.engines.protocol import Sampling
+    from veche.roles.speaker import persona
+
+    return [
+        replace(
+            speaker.branch(
+                voice=speaker.role.name,
+                instruction=draft_task(persona(speaker.role, language), language),
+                sampling=Sampling(),
+            ),
+            sampling=Sampling(),
         )
-    return {name: draft_task(known[name].prompts[language], language) for name in chosen}
+        for speaker in speakers
+    ]
 
 
 def _named(prompt: str, number: int) -> str:
     short = prompt if len(prompt) <= _SHORT else prompt[: _SHORT - 1] + "…"
     return f"{number}: {short}"
-
-
-def _branches(tasks: Mapping[str, str]) -> list["Branch"]:
-    from veche.engines.protocol import Branch
-
-    return [Branch(voice=name, instruction=task) for name, task in tasks.items()]
 
 
 def _texts_of(tokenizer: Any) -> Any:

@@ -70,15 +70,15 @@ def report(
     as_json: JsonOption = False,
 ) -> None:
     """Write what `show` says, with pictures, as one HTML page; the pictures as PNG beside it."""
-    from veche.council.voices import default_voices
     from veche.experts.layer_plots import layers_png, specialisation_png
     from veche.experts.plots import voices_png
     from veche.experts.report import recording_page
+    from veche.roles.registry import Registry
 
     language = chosen_language(lang)
     page = out or (run if run.is_dir() else run.parent) / "experts.html"
     summary, recording, axes = _summarised(run, grown)
-    names = {voice.name: voice.titles[language] for voice in default_voices()}
+    names = Registry().titles(language)
     pictures = {
         "voices": voices_png(recording, names, language),
         "layers": layers_png(recording, names, language),

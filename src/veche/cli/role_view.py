@@ -30,6 +30,10 @@ _WORDS: "dict[str, Phrase]" = {
     "created": {"en": "created", "ru": "создана"},
     "note": {"en": "note", "ru": "заметка"},
     "broken": {"en": "broken: {reason}", "ru": "неисправна: {reason}"},
+    "unproven": {
+        "en": "whether the {kind} of role {name} was made with this model, nobody can tell",
+        "ru": "сделан ли {kind} роли {name} с этой моделью, неизвестно",
+    },
     "no_prompt": {"en": "none", "ru": "нет"},
 }
 

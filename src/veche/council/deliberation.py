@@ -7,6 +7,7 @@ drafts with such a fault are revised; and one voice that sees everything writes 
 
 import random
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,10 +18,14 @@ from veche.council import prompts
 from veche.council.agreement import agreement_matrix, all_agree, largest_group, most_central
 from veche.council.objections import holds
 from veche.council.result import CouncilResult
+from veche.council.seats import default_council
 from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
 from veche.council.settings import CouncilSettings, turn_tokens
-from veche.council.voices import Voice, default_voices
 from veche.engines.protocol import Capability, Engine, OnToken, require
+from veche.roles.hot_swap import HotSwap
+from veche.roles.role import Role
+from veche.roles.role_file import version_hash
+from veche.roles.speaker import persona
 
 _LABEL_TOKENS = 16
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -31,7 +36,8 @@ def deliberate(
     question: str,
     *,
     settings: CouncilSettings | None = None,
-    voices: Sequence[Voice] | None = None,
+    voices: Sequence[Role] | None = None,
+    swap: HotSwap | None = None,
     transcript: Path | None = None,
     on_event: OnEvent | None = None,
     on_token: OnToken | None = None,
@@ -43,7 +49,9 @@ def deliberate(
         engine: one model for all voices; it must be able to FORK.
         question: what is asked.
         settings: budget and dials.
-        voices: at least two who draft, one who objects, one who synthesises.
+        voices: at least two who draft, one who objects, one who synthesises; the default council
+            of the registry where none are given.
+        swap: what loads adapters into `engine`, where it serves more than this run.
         transcript: a new file for the run's events, as JSON lines.
         on_event: told of each event after it is written.
         on_token: told of each (voice, piece) of text while it is decoded.
@@ -51,19 +59,24 @@ def deliberate(
 
     Raises:
         InputError: the question is empty, holds NUL, or leaves no room in the context.
-        UnsupportedError: the engine can't fork a trunk.
+        UnsupportedError: the engine can't fork a trunk, or lacks what a role needs.
+        RoleError: what a role consists of is missing or damaged.
         OutputError: the transcript exists already.
         EngineError: the model did not answer.
     """
     require(engine, Capability.FORK)
     _check_question(question)
-    council = _Council(tuple(voices or default_voices()), settings or CouncilSettings(), language)
-    with Transcript(transcript, on_event=on_event) as log:
+    with ExitStack() as stack:
+        swap = swap or stack.enter_context(closing(HotSwap(engine)))
+        chosen = tuple(voices or default_council(swap.registry))
+        council = _Council(chosen, settings or CouncilSettings(), language)
+        speakers = stack.enter_context(swap.holding(chosen))
+        log = stack.enter_context(Transcript(transcript, on_event=on_event))
         session = Session(
             engine,
             settings=council.settings,
             transcript=log,
-            observer=council.observer,
+            speakers=speakers,
             language=language,
             on_token=on_token,
         )
@@ -81,10 +94,9 @@ class _Council:
     """The voices by their parts, and the order in which they are heard."""
 
     def __init__(
-        self, voices: tuple[Voice, ...], settings: CouncilSettings, language: Language
+        self, voices: tuple[Role, ...], settings: CouncilSettings, language: Language
     ) -> None:
         self.settings = settings
-        self.observer = next((voice for voice in voices if voice.kind == "observer"), None)
         self._language = language
         self._voices = voices
         self._drafters = [voice for voice in voices if voice.kind in ("drafter", "objector")]
@@ -127,7 +139,7 @@ class _Council:
             question=question,
             language=self._language,
             engine=session.engine.name,
-            voices=[{"name": voice.name, "kind": voice.kind} for voice in self._voices],
+            voices=[_told(voice) for voice in self._voices],
             settings=asdict(self.settings),
         )
         session.open(
@@ -176,7 +188,9 @@ class _Council:
         turns = [
             Turn(
                 voice=self._objector,
-                instruction=prompts.objection_task(letter, text, self._language),
+                instruction=prompts.objection_task(
+                    self._objector.invocation, letter, text, self._language
+                ),
                 target=letter,
             )
             for letter, text in drafts.items()
@@ -234,8 +248,8 @@ class _Council:
         shown = [(letters[index], revised[index]) for index in held]
         return revised, prompts.revisions(shown, self._language)
 
-    def _persona(self, voice: Voice) -> str:
-        return voice.prompts[self._language]
+    def _persona(self, voice: Role) -> str:
+        return persona(voice, self._language)
 
     def _synthesis_task(self, question: str) -> str:
         return prompts.synthesis_task(self._persona(self._synthesiser), question, self._language)
@@ -252,7 +266,13 @@ def _check_question(question: str) -> None:
         raise InputError(f"the question is not valid Unicode: {error.reason}") from error
 
 
-def _the(voices: Sequence[Voice], kind: str) -> Voice:
+def _told(voice: Role) -> dict[str, str]:
+    """Return who a voice is, for the transcript: its version, and its adapter if it has one."""
+    told = {"name": voice.name, "kind": voice.kind, "version": version_hash(voice)}
+    return told if voice.adapter is None else told | {"adapter": voice.adapter.content_hash}
+
+
+def _the(voices: Sequence[Role], kind: str) -> Role:
     found = [voice for voice in voices if voice.kind == kind]
     if len(found) != 1:
         raise InputError(f"a council needs one {kind}, not {len(found)}")

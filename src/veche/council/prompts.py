@@ -21,12 +21,12 @@ _DRAFTS_TITLE: Phrase = {"en": "Draft answers:", "ru": "Черновики от�
 _DRAFT_LABEL: Phrase = {"en": "Draft {letter}", "ru": "Черновик {letter}"}
 _OBJECT: Phrase = {
     "en": (
-        'Draft {letter} says: "{draft}" Is this correct? If not, say in one sentence which claim '
-        "is wrong and why. If it is, say: No fault."
+        '{persona} Draft {letter} says: "{draft}" Is this correct? If not, say in one sentence '
+        "which claim is wrong and why. If it is, say: No fault."
     ),
     "ru": (
-        "Черновик {letter} говорит: «{draft}» Верно ли это? Если нет, скажи одним предложением, "
-        "какое утверждение неверно и почему. Если да, скажи: Ошибок нет."
+        "{persona} Черновик {letter} говорит: «{draft}» Верно ли это? Если нет, скажи одним "
+        "предложением, какое утверждение неверно и почему. Если да, скажи: Ошибок нет."
     ),
 }
 _OBJECTIONS_TITLE: Phrase = {"en": "Objections:", "ru": "Возражения:"}
@@ -105,9 +105,9 @@ def draft_task(persona: str, language: Language) -> str:
     return _task(_DRAFT[language].format(persona=persona))
 
 
-def objection_task(letter: str, draft: str, language: Language) -> str:
-    """Ask the objector about one draft."""
-    return _task(_OBJECT[language].format(letter=letter, draft=draft))
+def objection_task(persona: str, letter: str, draft: str, language: Language) -> str:
+    """Ask the objector about one draft; its own prompt would be one task more."""
+    return _task(_OBJECT[language].format(persona=persona, letter=letter, draft=draft))
 
 
 def revision_task(persona: str, letter: str, draft: str, language: Language) -> str:

@@ -12,7 +12,6 @@ from veche.council import prompts
 from veche.council.agreement import agreement_matrix
 from veche.council.observer import measure
 from veche.council.settings import CouncilSettings
-from veche.council.voices import Voice
 from veche.engines.protocol import (
     Branch,
     BranchResult,
@@ -22,6 +21,8 @@ from veche.engines.protocol import (
     Sampling,
     Trunk,
 )
+from veche.roles.role import Role
+from veche.roles.speaker import Speaker
 
 MARKUP_TOKENS = 32
 """Room for the chat format's own tokens behind an instruction."""
@@ -35,7 +36,7 @@ class ContextFullError(Exception):
 class Turn:
     """What one voice is asked in a step; `target` is the draft that it is asked about."""
 
-    voice: Voice
+    voice: Role
     instruction: str
     target: str | None = None
 
@@ -61,7 +62,7 @@ class Session:
         *,
         settings: CouncilSettings,
         transcript: Transcript,
-        observer: Voice | None,
+        speakers: Sequence[Speaker],
         language: Language,
         on_token: OnToken | None,
     ) -> None:
@@ -70,7 +71,9 @@ class Session:
         self.turn_tokens = 0
         self._settings = settings
         self._transcript = transcript
-        self._observer = observer
+        self._speakers = {speaker.role.name: speaker for speaker in speakers}
+        roles = (speaker.role for speaker in speakers)
+        self._observer = next((role for role in roles if role.kind == "observer"), None)
         self._stop = prompts.stop_texts(language)
         self._on_token = on_token
         self._trunk: Trunk | None = None
@@ -166,14 +169,15 @@ class Session:
     def _branch(self, turn: Turn) -> Branch:
         sampling = Sampling(
             max_new_tokens=self.turn_tokens,
-            temperature=turn.voice.temperature,
             top_p=self._settings.top_p,
             repetition_penalty=self._settings.repetition_penalty,
             seed=self._settings.seed * 1000 + self._num_turns,
             stop=self._stop,
         )
         self._num_turns += 1
-        return Branch(voice=turn.label, instruction=turn.instruction, sampling=sampling)
+        return self._speakers[turn.voice.name].branch(
+            voice=turn.label, instruction=turn.instruction, sampling=sampling
+        )
 
     def _shown(self, voice: str, piece: str) -> None:
         if self._on_token is not None and (visible := prompts.printable(piece)):

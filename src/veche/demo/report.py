@@ -11,10 +11,10 @@ from veche.core.language import Language
 from veche.core.transcript import read_transcript
 from veche.core.units import format_bytes, format_count
 from veche.council.readout import messages_of, observation_text
-from veche.council.voices import default_voices
 from veche.demo.chain import RECORD_NAME
 from veche.demo.report_phrases import PHRASES
 from veche.planning import phrases as planning
+from veche.roles.registry import Registry
 
 _RESULTS = ("carve", "plan", "verify", "launch", "ask", "experts")
 
@@ -48,7 +48,8 @@ def _content(folder: Path, question: str, language: Language) -> dict[str, Any]:
         "stages": stages,
         "total_s": sum(stage["seconds"] for stage in stages.values()),
         "peak_bytes": max(stage["peak_memory_bytes"] for stage in stages.values()),
-        "titles": {voice.name: voice.titles[language] for voice in default_voices()},
+        "titles": Registry().titles(language),
+        "observer": next((event.voice for event in events if event.kind == "STATE_DELTA"), ""),
         "messages": messages_of(events),
         "observations": [
             observation_text([event.data], language)

@@ -207,13 +207,13 @@ class Demo:
         write_json(self.file("ask.json"), result.as_dict())
 
     def _see(self) -> None:
-        from veche.council.voices import default_voices
         from veche.experts.plots import voices_png
         from veche.experts.store import read_recording
         from veche.experts.summary import summarise
+        from veche.roles.registry import Registry
 
         recording = read_recording(self.file("routing.safetensors"))
-        titles = {voice.name: voice.titles[self.language] for voice in default_voices()}
+        titles = Registry().titles(self.language)
         with atomic_writer(self.file("experts.png")) as file:
             file.write(voices_png(recording, titles, self.language))
         write_json(self.file("experts.json"), summarise(recording))

@@ -4,17 +4,17 @@ import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from veche.core.errors import FailureError, RoleError
+from veche.core.errors import FailureError, RoleError, VecheError
 from veche.core.files import sole_writer
+from veche.core.language import Language
 from veche.core.paths import home
 from veche.plugins import registry as plugins
 from veche.roles.objects import Objects
 from veche.roles.role import Artefact, ArtefactKind, Role
-from veche.roles.role_file import is_name, parse_role, require_name
+from veche.roles.role_file import is_name, parse_role, require_name, version_hash
 from veche.roles.versions import INDEX, SHIPPED, RoleVersion, Versions
 
 
@@ -42,8 +42,18 @@ class Registry:
         """
         chosen = self._version(name, version)
         if chosen.number == SHIPPED:
-            return _shipped(name)[1]
+            return _shipped(name)
         return self._versions(name).role(chosen)
+
+    def titles(self, language: Language) -> dict[str, str]:
+        """Return how people call each role; a broken one keeps its name."""
+        titles = {}
+        for name in self.names():
+            try:
+                titles[name] = self.get(name).title[language]
+            except VecheError:
+                titles[name] = name
+        return titles
 
     def versions(self, name: str) -> tuple[RoleVersion, ...]:
         """Return a role's versions, first to last.
@@ -59,7 +69,7 @@ class Registry:
         is_in_use = not any(version.is_in_use for version in own)
         shipped = RoleVersion(
             number=SHIPPED,
-            content_hash=sha256(_shipped(name)[0].encode()).hexdigest(),
+            content_hash=version_hash(_shipped(name)),
             created="",
             note=f"of package {plugins.package_of('roles', name)}",
             is_in_use=is_in_use,
@@ -185,7 +195,7 @@ class Registry:
         near = difflib.get_close_matches(name, names, n=1)
         raise RoleError(
             f"there is no role {name!r}",
-            hint=(f"did you mean {near[0]!r}? " if near else "") + "all of them: veche role list",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(names)}",
         )
 
     def _own_names(self) -> list[str]:
@@ -221,7 +231,7 @@ def _hashes_of(versions: Versions, entries: list[RoleVersion]) -> set[str]:
     return hashes
 
 
-def _shipped(name: str) -> tuple[str, Role]:
+def _shipped(name: str) -> Role:
     """Read a package's YAML.
 
     Raises:
@@ -244,4 +254,4 @@ def _shipped(name: str) -> tuple[str, Role]:
             f"role {name!r} of package {package!r} is broken: its YAML calls it {role.name!r}",
             hint=hint,
         )
-    return text, role
+    return role

@@ -3,6 +3,7 @@
 import difflib
 import re
 from dataclasses import fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -102,6 +103,11 @@ def role_text(role: Role) -> str:
         key: value for key, value in _written(role).items() if value != _LEFT_OUT.get(key, object())
     }
     return yaml.safe_dump(written, allow_unicode=True, sort_keys=False, width=_WIDTH)
+
+
+def version_hash(role: Role) -> str:
+    """Return what a version of a role is called by: the SHA-256 of its YAML."""
+    return sha256(role_text(role).encode()).hexdigest()
 
 
 def as_dict(role: Role) -> dict[str, Any]:

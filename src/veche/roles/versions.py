@@ -20,7 +20,7 @@ from veche.core.files import (
 )
 from veche.planning.yaml_text import MAX_BYTES
 from veche.roles.role import Role
-from veche.roles.role_file import parse_role, role_text
+from veche.roles.role_file import parse_role, role_text, version_hash
 
 INDEX = "versions.json"
 SHIPPED = 0
@@ -33,7 +33,7 @@ class RoleVersion:
 
     Attributes:
         number: from 1; 0 is the one that a package brings.
-        content_hash: SHA-256 of its YAML.
+        content_hash: `version_hash` of it.
         created: when, ISO 8601 in UTC; empty for what a package brings.
         note: what was said of it when it was saved.
         is_in_use: whether it is what the role's name means now.
@@ -106,8 +106,7 @@ class Versions:
 
     def add(self, role: Role, *, note: str) -> RoleVersion:
         """Write a version, and put it in use; one of the same content is only put in use."""
-        text = role_text(role)
-        content_hash = hashlib.sha256(text.encode()).hexdigest()
+        text, content_hash = role_text(role), version_hash(role)
         index = self._index()
         entries = [] if index is None else index.versions
         for entry in entries:

@@ -3,6 +3,7 @@
 Shapes: L layers that route, E experts.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -78,7 +79,7 @@ class SteeringBasis:
         """E."""
         return int(self.basis.shape[1])
 
-    def at(self, strength: float, layers: range | None = None) -> Steering:
+    def at(self, strength: float, layers: Collection[int] | None = None) -> Steering:
         """Return the bias of a strength, in nats: strength · basis.
 
         Args:
@@ -97,9 +98,9 @@ class SteeringBasis:
         is_meant = np.array([layers is None or layer in layers for layer in self.layers])
         if not (self.basis.any(1) & is_meant).any():
             raise InputError(
-                f"no steered expert is in the layers {layers.start}-{layers.stop - 1}"
-                if layers is not None
-                else "nothing is steered",
+                "nothing is steered"
+                if layers is None
+                else f"no steered expert is in the layers {_shown(layers)}",
                 hint=f"steered layers: {self.steered_layers()}",
             )
         return Steering(bias=np.float32(strength) * self.basis * is_meant[:, None])
@@ -126,3 +127,9 @@ class SteeringBasis:
                 f"and {num_experts} experts",
                 hint="find one for this model: veche steer find",
             )
+
+
+def _shown(layers: Collection[int]) -> str:
+    if isinstance(layers, range):
+        return f"{layers.start}-{layers.stop - 1}"
+    return ", ".join(map(str, layers))
