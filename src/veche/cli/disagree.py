@@ -113,13 +113,15 @@ def _role_branches(speakers: "Sequence[Speaker]", language: "Language") -> list[
     """Return what each role is told, with its adapter and steering; all of them greedy."""
     from veche.council.prompts import draft_task
     from veche.engines.protocol import Sampling
-    from veche.roles.speaker import persona
+    from veche.roles.speaker import instruction_for
 
     return [
         replace(
             speaker.branch(
                 voice=speaker.role.name,
-                instruction=draft_task(persona(speaker.role, language), language),
+                instruction=instruction_for(
+                    speaker.role, draft_task(speaker.role.prompt[language], language)
+                ),
                 sampling=Sampling(),
             ),
             sampling=Sampling(),

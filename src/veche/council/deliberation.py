@@ -25,7 +25,6 @@ from veche.engines.protocol import Capability, Engine, OnToken, require
 from veche.roles.hot_swap import HotSwap
 from veche.roles.role import Role
 from veche.roles.role_file import version_hash
-from veche.roles.speaker import persona
 
 _LABEL_TOKENS = 16
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -124,7 +123,7 @@ class _Council:
         reason, answer = "synthesis", ""
         try:
             texts, appended = self._debate(session, texts, group)
-            turn = Turn(voice=self._synthesiser, instruction=self._synthesis_task(question))
+            turn = Turn(voice=self._synthesiser, task=self._synthesis_task(question))
             answer = session.step("synthesis", [turn], appended=appended)[0]
         except ContextFullError:
             reason = "context"
@@ -157,7 +156,7 @@ class _Council:
         turns = [
             Turn(
                 voice=voice,
-                instruction=prompts.draft_task(self._persona(voice), self._language),
+                task=prompts.draft_task(self._persona(voice), self._language),
             )
             for voice in self._drafters
         ]
@@ -188,9 +187,7 @@ class _Council:
         turns = [
             Turn(
                 voice=self._objector,
-                instruction=prompts.objection_task(
-                    self._objector.invocation, letter, text, self._language
-                ),
+                task=prompts.objection_task(letter, text, self._language),
                 target=letter,
             )
             for letter, text in drafts.items()
@@ -231,7 +228,7 @@ class _Council:
         turns = [
             Turn(
                 voice=self._drafters[index],
-                instruction=prompts.revision_task(
+                task=prompts.revision_task(
                     self._persona(self._drafters[index]),
                     letters[index],
                     texts[index],
@@ -249,7 +246,7 @@ class _Council:
         return revised, prompts.revisions(shown, self._language)
 
     def _persona(self, voice: Role) -> str:
-        return persona(voice, self._language)
+        return voice.prompt[self._language]
 
     def _synthesis_task(self, question: str) -> str:
         return prompts.synthesis_task(self._persona(self._synthesiser), question, self._language)

@@ -21,11 +21,11 @@ _DRAFTS_TITLE: Phrase = {"en": "Draft answers:", "ru": "Черновики от�
 _DRAFT_LABEL: Phrase = {"en": "Draft {letter}", "ru": "Черновик {letter}"}
 _OBJECT: Phrase = {
     "en": (
-        '{persona} Draft {letter} says: "{draft}" Is this correct? If not, say in one sentence '
+        'Draft {letter} says: "{draft}" Is this correct? If not, say in one sentence '
         "which claim is wrong and why. If it is, say: No fault."
     ),
     "ru": (
-        "{persona} Черновик {letter} говорит: «{draft}» Верно ли это? Если нет, скажи одним "
+        "Черновик {letter} говорит: «{draft}» Верно ли это? Если нет, скажи одним "
         "предложением, какое утверждение неверно и почему. Если да, скажи: Ошибок нет."
     ),
 }
@@ -102,22 +102,22 @@ def question(text: str, language: Language) -> str:
 
 def draft_task(persona: str, language: Language) -> str:
     """Ask a voice for its first draft."""
-    return _task(_DRAFT[language].format(persona=persona))
+    return _DRAFT[language].format(persona=persona)
 
 
-def objection_task(persona: str, letter: str, draft: str, language: Language) -> str:
+def objection_task(letter: str, draft: str, language: Language) -> str:
     """Ask the objector about one draft; its own prompt would be one task more."""
-    return _task(_OBJECT[language].format(persona=persona, letter=letter, draft=draft))
+    return _OBJECT[language].format(letter=letter, draft=draft)
 
 
 def revision_task(persona: str, letter: str, draft: str, language: Language) -> str:
     """Ask a voice to look at its own draft again."""
-    return _task(_REVISE[language].format(persona=persona, letter=letter, draft=draft))
+    return _REVISE[language].format(persona=persona, letter=letter, draft=draft)
 
 
 def synthesis_task(persona: str, text: str, language: Language) -> str:
     """Ask for the final answer."""
-    return _task(_SYNTHESISE[language].format(persona=persona, question=text))
+    return _SYNTHESISE[language].format(persona=persona, question=text)
 
 
 def drafts(texts: Sequence[tuple[str, str]], language: Language) -> str:
@@ -140,10 +140,6 @@ def vote(letters: Sequence[str], language: Language) -> str:
     if len(letters) < 2:
         return "\n\n" + _NONE_AGREE[language]
     return "\n\n" + _AGREE[language].format(letters=", ".join(letters))
-
-
-def _task(text: str) -> str:
-    return "\n\n" + text.strip()
 
 
 def _block(

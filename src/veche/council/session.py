@@ -22,7 +22,7 @@ from veche.engines.protocol import (
     Trunk,
 )
 from veche.roles.role import Role
-from veche.roles.speaker import Speaker
+from veche.roles.speaker import Speaker, instruction_for
 
 MARKUP_TOKENS = 32
 """Room for the chat format's own tokens behind an instruction."""
@@ -37,8 +37,13 @@ class Turn:
     """What one voice is asked in a step; `target` is the draft that it is asked about."""
 
     voice: Role
-    instruction: str
+    task: str
     target: str | None = None
+
+    @property
+    def instruction(self) -> str:
+        """What stands in its branch."""
+        return instruction_for(self.voice, self.task)
 
     @property
     def label(self) -> str:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from veche.core.language import Language
 from veche.engines.protocol import Branch, Sampling, Steering
 from veche.roles.role import Role, RoleSampling
+
+_BREAK = "\n\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class Speaker:
 
         Args:
             voice: how its branch is called.
-            instruction: what it is asked, with `persona` in it.
+            instruction: what it is asked, as `instruction_for` says it.
             sampling: of the run; the role's own dials go before it.
             more: of `Branch`.
         """
@@ -42,9 +43,14 @@ class Speaker:
         )
 
 
-def persona(role: Role, language: Language) -> str:
-    """Return what stands before every task of a role: its invocation, then its prompt."""
-    return f"{role.invocation} {role.prompt[language]}".strip()
+def instruction_for(role: Role, task: str) -> str:
+    """Return a task as it stands in a role's branch: behind its invocation, or an empty line.
+
+    NOTE: an adapter with invocation tokens acts from the last place where they stand. They are
+    found if the text around them is tokenised as in training: nothing is put between invocation
+    and task, and the invocation is the branch's beginning.
+    """
+    return (role.invocation or _BREAK) + task.strip()
 
 
 def sampled(role: Role, sampling: Sampling) -> Sampling:
