@@ -140,8 +140,8 @@ def _problem_of(module: Any, adapter: str) -> tuple[str, str] | None:
             "it is an adapter of fused experts (target_parameters), whose BA is no one matrix",
             "adapt attention (target_modules=['q_proj', 'k_proj', 'v_proj', 'o_proj'])",
         )
-    factors = [getattr(module, kind).get(adapter) for kind in ("lora_A", "lora_B")]
-    if not all(isinstance(factor, nn.Linear) for factor in factors):
+    factors = [of[adapter] for of in (module.lora_A, module.lora_B) if adapter in of]
+    if not factors or not all(isinstance(factor, nn.Linear) for factor in factors):
         return (
             f"it is a {type(module).__name__} layer, whose factors are no matrices of a linear map",
             "adapt linear layers only (target_modules)",
