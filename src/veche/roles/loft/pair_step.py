@@ -18,9 +18,11 @@ from veche.roles.loft.symmetric_square import triangle_size
 
 FactorState = dict[str, Tensor]
 STEP, FIRST, SECOND = "step", "exp_avg", "exp_avg_sq"
-_BLOCK_ELEMENTS = {"cpu": 1 << 20}
-"""Entries of the full matrix that are formed at once: on a CPU, what its caches hold."""
+_BLOCK_ELEMENTS = {"cpu": 1 << 18}
+"""Entries of full matrices that are formed at once: on a CPU, what its caches hold."""
 _OTHER_BLOCK_ELEMENTS = 1 << 26
+_BLOCKS_AT_ONCE = 16
+"""Pairs are taken together up to so many blocks: fewer calls, and their state still fits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +156,10 @@ class PairStep:
 def chunks(
     pairs: list[tuple[Factor, Factor]],
 ) -> Iterator[tuple[tuple[Factor, ...], tuple[Factor, ...]]]:
-    """Yield A and B factors of so many pairs (A, B) at once as the memory of a block allows."""
+    """Yield A and B factors of as many pairs (A, B) as are taken together."""
     a, b = (factor.param for factor in pairs[0])
     limit = _BLOCK_ELEMENTS.get(a.device.type, _OTHER_BLOCK_ELEMENTS)
-    size = max(1, limit // (a.shape[1] * b.shape[0]))
+    size = max(1, _BLOCKS_AT_ONCE * limit // (a.shape[1] * b.shape[0]))
     for start in range(0, len(pairs), size):
         of_a, of_b = zip(*pairs[start : start + size], strict=True)
         yield of_a, of_b
