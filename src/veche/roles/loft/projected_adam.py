@@ -65,25 +65,25 @@ def direction(
         settings: dials of the step.
         block_elements: U is formed for so many entries at once, row by row.
     """
+    first_c, second_c = (1 - beta**settings.step for beta in settings.betas)
     # Contiguous this way round, both products with it are fast.
     other_brC = other_bCr.mT.contiguous()
-    form_bpC = quadratic_form(other_brC)
+    unbiased_bRr, form_bpC = first_bRr / first_c, quadratic_form(other_brC) / second_c
     num_pairs, num_columns = other_bCr.shape[:2]
     block = max(1, block_elements // (num_pairs * num_columns))
     projected = [
-        _adam(first_bkr @ other_brC, second_bkp @ form_bpC, settings) @ other_brC.mT
+        _adam(first_bkr @ other_brC, second_bkp @ form_bpC, settings.eps) @ other_brC.mT
         for first_bkr, second_bkp in zip(
-            torch.split(first_bRr, block, dim=1), torch.split(second_bRp, block, dim=1), strict=True
+            torch.split(unbiased_bRr, block, dim=1),
+            torch.split(second_bRp, block, dim=1),
+            strict=True,
         )
     ]
     solved: Tensor = torch.linalg.solve(gram_brr, torch.cat(projected, dim=1), left=False)
     return solved
 
 
-def _adam(first_bkC: Tensor, second_bkC: Tensor, settings: AdamSettings) -> Tensor:
-    """Return U, in the memory of its arguments."""
-    first_c, second_c = (1 - beta**settings.step for beta in settings.betas)
+def _adam(first_bkC: Tensor, second_bkC: Tensor, eps: float) -> Tensor:
+    """Return first / (√second + ε), in the memory of both."""
     # Quadratic forms of a positive P; rounding may leave one a little below 0.
-    root_bkC = second_bkC.clamp_(min=0).sqrt_()
-    scale = second_c**0.5 / first_c
-    return first_bkC.mul_(scale).div_(root_bkC.add_(settings.eps * second_c**0.5))
+    return first_bkC.div_(second_bkC.clamp_(min=0).sqrt_().add_(eps))
