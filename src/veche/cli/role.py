@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veche.cli.role_data import data
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
@@ -22,6 +23,8 @@ role = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+role.add_typer(data)
 
 RoleArgument = Annotated[str, typer.Argument(help="The role's name.")]
 

@@ -78,6 +78,11 @@ def answer_in(final_answer: str, said: str) -> object | None:
     return read(said, False)
 
 
+def is_checkable(final_answer: str) -> bool:
+    """Return whether this is a right answer of a kind that can be looked for."""
+    return _kind_of(final_answer) is not None
+
+
 def same_answer(one: object | None, other: object | None) -> bool:
     """Return whether two of `answer_in` are the same; nothing is the same as no answer.
 
@@ -96,6 +101,13 @@ _Read = Callable[[str, bool], object | None]
 
 
 def _reader(final_answer: str) -> _Read:
+    read = _kind_of(final_answer)
+    if read is None:
+        raise ValueError(f"{final_answer!r} is no answer that can be checked")
+    return read
+
+
+def _kind_of(final_answer: str) -> _Read | None:
     text = final_answer.strip().lower()
     if text.startswith("["):
         return _list
@@ -105,9 +117,7 @@ def _reader(final_answer: str) -> _Read:
         return _truth
     if any(text in (name.lower() for name in names) for names in WEEKDAYS.values()):
         return _weekday
-    if _NUMBER.fullmatch(text):
-        return _number
-    raise ValueError(f"{final_answer!r} is no answer that can be checked")
+    return _number if _NUMBER.fullmatch(text) else None
 
 
 def _marked(said: str) -> str | None:

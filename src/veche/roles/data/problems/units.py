@@ -66,7 +66,7 @@ def _chain(rng: Random, quantity: Quantity, difficulty: int) -> tuple[_Amount, l
     deepest = len(quantity.units) - 1 if difficulty >= _DEEP else 1
     while True:
         first = rng.randrange(len(quantity.units) - 1)
-        start = _Amount(rng.randint(1, 2 * difficulty), quantity.units[first])
+        start = _Amount(rng.randint(1, 10 * difficulty), quantity.units[first])
         last = min(first + deepest, len(quantity.units) - 1)
         changes = _changes(rng, quantity, difficulty, start, first, last)
         amount: _Amount | None = start
