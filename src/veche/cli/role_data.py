@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from veche.core.language import Language
     from veche.engines.protocol import Engine
     from veche.roles.data.answer_file import AnswerFile
-    from veche.roles.data.asking import Asking
+    from veche.roles.data.asking import Asked, Asking
     from veche.roles.data.example import Example
     from veche.roles.data.own_answers import Question
     from veche.roles.data.problems.puzzle import Kind
@@ -177,8 +177,11 @@ def collect(
     """
     from veche.core.files import require_apart, sole_writer
     from veche.roles.data.answer_file import AnswerFile
+    from veche.roles.data.asking import asked_speakers
     from veche.roles.data.own_answers import plan_questions
     from veche.roles.data.read import read_examples
+    from veche.roles.host import host_of
+    from veche.roles.hot_swap import HotSwap
     from veche.roles.registry import Registry
 
     spoken = chosen_language(lang)
@@ -187,16 +190,17 @@ def collect(
     batches = plan_questions(examples, shots=shots, limit=limit)
     registry = Registry()
     roles = [registry.get(name.strip()) for name in voices.split(",") if name.strip()]
+    host = host_of(str(model), roles)
     asked = open_engine(engine, str(model), engine_option)
-    _load_adapters(asked, registry, roles)
     sampled: dict[str, Any] = {
         "samples": samples, "temperature": temperature, "max_new_tokens": max_tokens, "seed": seed,
     }  # fmt: skip
     settings = _settings(asked, model, roles, engine_option) | sampled | {"shots": shots}
-    with sole_writer(out):
+    with sole_writer(out), HotSwap(asked, host=host).holding(roles) as speakers:
         file = AnswerFile(out, settings)
+        voices_asked = asked_speakers(speakers, **sampled)
         for asking, asked_for in batches:
-            _ask(asked, file, asking, asked_for, roles, sampled)
+            _ask(asked, file, asking, asked_for, voices_asked)
     _show_collected(out, read_examples(out), spoken, as_json=as_json)
 
 
@@ -205,29 +209,19 @@ def _ask(
     file: "AnswerFile",
     asking: "Asking",
     questions: "Sequence[Question]",
-    roles: "Sequence[Role]",
-    sampled: dict[str, Any],
+    voices: "Sequence[Asked]",
 ) -> None:
-    from veche.roles.data.asking import asked_roles
     from veche.roles.data.own_answers import collect as answer
 
     waiting = [question for question in questions if question.example.group not in file.groups]
     answer(
         engine,
         waiting,
-        asked_roles(roles, asking.language, **sampled),
+        voices,
         asking,
         keep=file.append,
         progress=TerminalProgress(),
     )
-
-
-def _load_adapters(engine: "Engine", registry: Any, roles: "Sequence[Role]") -> None:
-    from veche.engines.protocol import adapters
-
-    for role in roles:
-        if role.adapter is not None:
-            adapters(engine).load_adapter(role.name, registry.folder(role.adapter))
 
 
 def _settings(
