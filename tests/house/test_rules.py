@@ -92,14 +92,17 @@ PHRASE_FILES = {
     "experts/steering/phrases.py",
     "launch/phrases.py",
     "planning/phrases.py",
+    "roles/data/asking.py",
     "roles/data/problems/arithmetic.py",
     "roles/data/problems/calendar.py",
     "roles/data/problems/dates.py",
     "roles/data/problems/lists.py",
     "roles/data/problems/measures.py",
+    "roles/data/problems/phrases.py",
     "roles/data/problems/puzzle.py",
     "roles/data/problems/syllogisms.py",
     "roles/data/problems/units.py",
+    "roles/reporter/reading.py",
 }
 """Files that speak to people; another one is found by itself, and one that is lost is missed."""
 

@@ -20,7 +20,7 @@ class AnswerFile:
 
     NOTE: the answers to one question are written together, or not at all: what the disk takes of
     them before it is full is taken back, and a line that a killed process left cut short is cut
-    off, with the whole lines of its question before it.
+    off, with the whole lines of the question before it: they may be its own.
 
     Raises:
         OutputError: the file is of other settings, or not of this kind.
@@ -81,7 +81,7 @@ class AnswerFile:
 
 
 def _cut(path: Path) -> None:
-    """Cut off a last line without an end, and what else its question may have."""
+    """Cut off a last line without an end, and the lines before it that may be its question's."""
     content = path.read_bytes()
     lines = content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
     if sum(len(line) + 1 for line in lines) == len(content):

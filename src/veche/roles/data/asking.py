@@ -7,7 +7,7 @@ from veche.core.language import Language, Phrase
 from veche.engines.protocol import Branch, Capture, Sampling
 from veche.roles.data.dialogue import problem_of
 from veche.roles.data.example import Example
-from veche.roles.speaker import Speaker, persona, sampled
+from veche.roles.speaker import Speaker, instruction_for, sampled
 
 _SYSTEM: Phrase = {
     "en": "You are a helpful assistant. You solve problems step by step.",
@@ -57,23 +57,33 @@ class Asking:
         """Return a question as it is put."""
         return _PROBLEM[self.language].format(question=question)
 
-    def branch(self, voice: "Asked", *, question: str = "") -> Branch:
-        """Return a voice's request; `question` is as `problem` gives it, if the trunk has none."""
-        speaker = voice.speaker
+    def branch(
+        self, voice: "Asked", *, question: str = "", capture: Capture | None = None
+    ) -> Branch:
+        """Return a voice's request.
+
+        Args:
+            voice: who is asked.
+            question: as `problem` gives it, where the trunk holds none: for the plain model only.
+            capture: what is reported of the answer.
+        """
+        sampling = replace(voice.sampling, stop=(_STOP[self.language],))
         told = [
-            "" if speaker is None else persona(speaker.role, self.language),
+            "" if voice.speaker is None else voice.speaker.role.prompt[self.language],
             "" if self.worked else _TASK[self.language],
         ]
-        prompt = " ".join(part for part in told if part)
-        instruction = question + (_BREAK if prompt else "") + prompt
-        capture = Capture(routing=False, logprobs=0)
-        sampling = replace(voice.sampling, stop=(_STOP[self.language],))
-        if speaker is None:
+        task = " ".join(part for part in told if part)
+        capture = capture or Capture(routing=False)
+        if voice.speaker is None:
+            instruction = question + (_BREAK + task if task else "")
             return Branch(
                 voice=voice.name, instruction=instruction, sampling=sampling, capture=capture
             )
-        branch = speaker.branch(
-            voice=voice.name, instruction=instruction, sampling=sampling, capture=capture
+        branch = voice.speaker.branch(
+            voice=voice.name,
+            instruction=instruction_for(voice.speaker.role, task),
+            sampling=sampling,
+            capture=capture,
         )
         return replace(branch, sampling=sampling)
 

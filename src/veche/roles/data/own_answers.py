@@ -8,7 +8,7 @@ from typing import Any
 from veche.core.errors import InputError
 from veche.core.language import Language
 from veche.core.progress import Progress, Silent
-from veche.engines.protocol import BranchResult, Capability, Engine, require
+from veche.engines.protocol import BranchResult, Capability, Capture, Engine
 from veche.roles.data.asking import Asked, Asking
 from veche.roles.data.dialogue import problem_of
 from veche.roles.data.example import Example, Message
@@ -72,17 +72,13 @@ def collect(
     answer was found in it, which counts as wrong. Voices that say nothing are left out.
 
     Args:
-        engine: with LOGPROBS.
+        engine: one without LOGPROBS or ENTROPY leaves those signals out.
         questions: asked in order.
         voices: who answers.
         asking: the words around a question.
         keep: told of each question's answers.
         progress: told of each question.
-
-    Raises:
-        UnsupportedError: the engine reports no log-probabilities.
     """
-    require(engine, Capability.LOGPROBS)
     total = 0
     with (progress or Silent()).task("ask the voices", total=len(questions)) as advance:
         for question in questions:
@@ -97,9 +93,11 @@ def _answers(
     engine: Engine, question: Question, voices: Sequence[Asked], asking: Asking
 ) -> Iterator[Example]:
     problem = asking.problem(problem_of(question.example.messages))
+    can_tell = Capability.LOGPROBS in engine.capabilities
+    capture = Capture(routing=False, logprobs=0 if can_tell else None)
     trunk = engine.open_trunk(system=asking.system, user=asking.opening + problem)
     try:
-        results = engine.decode(trunk, [asking.branch(voice) for voice in voices])
+        results = engine.decode(trunk, [asking.branch(voice, capture=capture) for voice in voices])
     finally:
         engine.close_trunk(trunk)
     came_to = [answer_in(question.final_answer, result.text) for result in results]
@@ -130,14 +128,13 @@ def _marked(
 def _signals(
     result: BranchResult, answer: object | None, others: Sequence[object | None]
 ) -> dict[str, float]:
-    assert result.logprobs is not None  # noqa: S101 - asked for
-    chosen = result.logprobs.chosen
     signals = {
-        MEAN_LOGPROB: float(chosen.mean()) if len(chosen) else math.nan,
         NUM_TOKENS: float(len(result.token_ids)),
         IS_CUT: float(result.finish_reason == "length"),
         HAS_ANSWER: float(answer is not None),
     }
+    if result.logprobs is not None and len(result.logprobs.chosen):
+        signals[MEAN_LOGPROB] = float(result.logprobs.chosen.mean())
     if result.entropies:
         signals[MEAN_ENTROPY] = sum(result.entropies) / len(result.entropies)
     if others:

@@ -31,6 +31,9 @@ def wilson_interval(right: int, total: int, *, z: float = Z_95) -> Interval:
     centre = p + z * z / (2 * total)
     half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
+    # At k = 0 and k = n an end is p itself, which rounding must not miss.
     return Interval(
-        mean=p, low=max(0.0, (centre - half) / scale), high=min(1.0, (centre + half) / scale)
+        mean=p,
+        low=min(p, max(0.0, (centre - half) / scale)),
+        high=max(p, min(1.0, (centre + half) / scale)),
     )

@@ -11,10 +11,10 @@ from veche.roles.probe.steps import steps_of
 from veche.roles.reporter.confidence import DigitTokens
 from veche.roles.reporter.reading import reading_text
 from veche.roles.reporter.report import InvalidReport, Report, parse_report, report_schema
-from veche.roles.speaker import Speaker
+from veche.roles.speaker import Speaker, instruction_for
 
-MAX_TOKENS = 96
-_BREAK = "\n\n"
+MAX_TOKENS = 256
+"""No report has as many characters, so that one held to its schema is never cut short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +83,6 @@ def report_on(
     return reports
 
 
-def instruction_of(reporter: Speaker, language: Language) -> str:
-    """Return what stands behind the reasoning: the role's invocation, then its prompt."""
-    return (reporter.role.invocation or _BREAK) + reporter.role.prompt[language]
-
-
 def _decoded(
     engine: Engine,
     example: Example,
@@ -99,7 +94,7 @@ def _decoded(
     schema = report_schema(len(steps_of(example))) if is_constrained else None
     branch = reporter.branch(
         voice=reporter.role.name,
-        instruction=instruction_of(reporter, language),
+        instruction=instruction_for(reporter.role, reporter.role.prompt[language]),
         sampling=Sampling(max_new_tokens=MAX_TOKENS),
         json_schema=schema,
         capture=Capture(routing=False, logits=True),
