@@ -12,9 +12,10 @@ there is a right answer, so that beside the loss there is an exact match.
 Equal for all three: the matrices (attention's q, k, v, o), the model in float32, the batches of a
 seed, the number of steps, warm-up over a tenth of them and then a cosine to 0, no weight decay,
 gradients clipped to norm 1. The factors of both LoRA sides begin with the same values. Each method
-has a grid of four learning rates (`GRIDS`); the best is the one with the least loss on the
-validation set with the first seed, after all steps. It is then run with the other seeds.
-What is reported is of the test set, and the curves are of the training batches.
+begins with three learning rates of one ladder (`LADDER`, `STARTS`) and goes on beyond the better
+end until the best is not at an end; the best has the least loss on the validation set, with the
+first seed, after all steps. It is then run with the other seeds. What is reported is of the test
+set, and the curves are of the training batches. A run whose loss is no number any more has lost.
 
 Each run is a process of its own, so that its peak memory is its own. After each, FOLDER/loft.json
 is written; an interrupted benchmark goes on from it. At the end FOLDER/loft.png shows the curves.
@@ -42,6 +43,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from veche.core.errors import FailureError
 from veche.core.files import read_json_object, write_json
 from veche.core.peak_memory import peak_memory_bytes
 from veche.experts.figure import new_figure, png_of
@@ -53,11 +55,9 @@ from veche.roles.loft.pairs import parameter_groups
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MAX_NORM = 1.0
-GRIDS = {
-    "full": (3e-5, 1e-4, 3e-4, 1e-3),
-    "adamw-lora": (3e-4, 1e-3, 3e-3, 1e-2),
-    "loft": (3e-5, 1e-4, 3e-4, 1e-3),
-}
+LADDER = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+STARTS = {"full": 1e-4, "adamw-lora": 1e-3, "loft": 3e-4}
+"""The lowest of the first three rates."""
 TITLES = {"full": "AdamW, whole matrices", "adamw-lora": "AdamW, LoRA", "loft": "LoFT, LoRA"}
 _SMOOTHED_OVER = 5
 
@@ -67,7 +67,7 @@ class Run:
     """One training.
 
     Attributes:
-        method: a key of GRIDS.
+        method: a key of STARTS.
         lr: peak learning rate.
         seed: of the batches' order and of the factors.
     """
@@ -217,14 +217,21 @@ def train(run: Run, arguments: argparse.Namespace) -> dict[str, Any]:
     """Carry a run out, in this process."""
     task = Task(arguments)
     side = Side(run, arguments)
-    losses, seconds, optimizer_seconds = [], [], []
+    losses: list[float] = []
+    seconds: list[float] = []
+    optimizer_seconds: list[float] = []
     batches = task.batches(run.seed)
     for step in range(arguments.steps):
         for group in side.optimizer.param_groups:
             group["lr"] = run.lr * rate_at(step, arguments.steps)
         batch = next(batches)
         start = time.perf_counter()
-        loss, of_optimizer = side.learn(batch)
+        try:
+            loss, of_optimizer = side.learn(batch)
+        except FailureError:  # LoFT takes no gradient that is no number
+            loss = math.nan
+        if not math.isfinite(loss):
+            return {**asdict(run), "losses": losses, "diverged_at": step}
         seconds.append(time.perf_counter() - start)
         optimizer_seconds.append(of_optimizer)
         losses.append(loss)
@@ -281,19 +288,39 @@ def compare(arguments: argparse.Namespace) -> None:
     results = Results(arguments)
     first, *others = arguments.seeds
     chosen: dict[str, list[dict[str, Any]]] = {}
-    for method, grid in GRIDS.items():
-        tried = [results.of(Run(method=method, lr=lr, seed=first)) for lr in grid]
-        best = min(tried, key=lambda result: float(result["validation"]["loss"] or math.inf))
-        chosen[method] = [best] + [
-            results.of(Run(method=method, lr=best["lr"], seed=seed)) for seed in others
-        ]
+    for method in STARTS:
+        lr = best_rate(method, first, results)
+        chosen[method] = [results.of(Run(method=method, lr=lr, seed=s)) for s in (first, *others)]
+    lost = [run for runs in chosen.values() for run in runs if "diverged_at" in run]
+    if lost:
+        raise SystemExit(f"at its best rate a method diverged with another seed: {lost}")
     summary = {method: summed_up(runs) for method, runs in chosen.items()}
-    for method, grid in GRIDS.items():
-        summary[method]["is_at_edge_of_grid"] = summary[method]["lr"] in (grid[0], grid[-1])
     results.content["summary"] = summary
     write_json(results.path, results.content)
     results.path.with_suffix(".png").write_bytes(picture(chosen, summary))
     print(json.dumps(summary, indent=2))
+
+
+def best_rate(method: str, seed: int, results: Results) -> float:
+    """Return the rate of the least validation loss that has a worse one on both sides."""
+    low = LADDER.index(STARTS[method])
+    high = low + 2
+    while True:
+        losses = {
+            index: _validation_loss(results.of(Run(method=method, lr=LADDER[index], seed=seed)))
+            for index in range(low, high + 1)
+        }
+        best = min(losses, key=lambda index: losses[index])
+        if best == low > 0:
+            low -= 1
+        elif best == high < len(LADDER) - 1:
+            high += 1
+        else:
+            return LADDER[best]
+
+
+def _validation_loss(result: dict[str, Any]) -> float:
+    return math.inf if "diverged_at" in result else float(result["validation"]["loss"])
 
 
 def summed_up(runs: list[dict[str, Any]]) -> dict[str, Any]:

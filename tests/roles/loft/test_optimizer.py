@@ -238,6 +238,14 @@ def test_a_gradient_that_is_no_number_is_an_error_and_nothing_changes(value, ind
         assert all(torch.equal(value, state["state"][index][key]) for key, value in values.items())
 
 
+def test_a_learning_rate_that_overflows_ends_in_the_same_error():
+    b, a = pair(M, N, R)
+    loft = Trained(b.float(), a.float(), loss_of(M, N), lr=1e38)
+    with pytest.raises(FailureError, match="not finite"):  # noqa: PT012 - some step finds it
+        for _ in range(10):
+            loft.step()
+
+
 def test_the_error_names_the_parameter_where_names_were_given():
     a, b = torch.ones(R, N).requires_grad_(), torch.ones(M, R).requires_grad_()
     optimizer = LoFT([{"kind": "pairs", "params": [("q_proj.lora_A", a), ("q_proj.lora_B", b)]}])

@@ -4,10 +4,9 @@ Shapes: b pairs of one shape; R rows and C columns of the factored matrix F Oᵀ
 p = r(r + 1)/2. See `gradient_scaling` for F and O.
 """
 
-import torch
 from torch import Tensor
 
-from veche.roles.loft.gradient_scaling import damped_gram
+from veche.roles.loft.gradient_scaling import damped_gram, times_inverse
 from veche.roles.loft.symmetric_square import congruence
 
 
@@ -18,8 +17,7 @@ def calibration(old_bCr: Tensor, new_bCr: Tensor) -> Tensor:
     m O_oldᵀ O (OᵀO)⁻¹ Oᵀ. arXiv 2505.21289: C_A = A_old Aᵀ(AAᵀ)⁻¹ and, transposed,
     C_B = (BᵀB)⁻¹BᵀB_old.
     """
-    solved: Tensor = torch.linalg.solve(damped_gram(new_bCr), old_bCr.mT @ new_bCr, left=False)
-    return solved
+    return times_inverse(old_bCr.mT @ new_bCr, damped_gram(new_bCr))
 
 
 def calibrated(

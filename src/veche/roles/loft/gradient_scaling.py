@@ -34,8 +34,13 @@ def scaled_gradient(gradient_bRr: Tensor, gram_brr: Tensor) -> Tensor:
     row space of Oᵀ: g Oᵀ = G O (OᵀO)⁻¹ Oᵀ. arXiv 2505.21289: g_B = GAᵀ(AAᵀ)⁻¹ and, transposed,
     g_A = (BᵀB)⁻¹BᵀG.
     """
-    scaled: Tensor = torch.linalg.solve(gram_brr, gradient_bRr, left=False)
-    return scaled
+    return times_inverse(gradient_bRr, gram_brr)
+
+
+def times_inverse(rows_bRr: Tensor, gram_brr: Tensor) -> Tensor:
+    """Return X K⁻¹; of numbers that have overflowed NaN, without waiting for a device to say so."""
+    solved: Tensor = torch.linalg.solve_ex(gram_brr, rows_bRr, left=False).result
+    return solved
 
 
 def projected_square_norms(gradient_bRr: Tensor, scaled_bRr: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from veche.roles.loft.gradient_scaling import times_inverse
 from veche.roles.loft.symmetric_square import outer_squares, quadratic_form
 
 
@@ -79,8 +80,7 @@ def direction(
             strict=True,
         )
     ]
-    solved: Tensor = torch.linalg.solve(gram_brr, torch.cat(projected, dim=1), left=False)
-    return solved
+    return times_inverse(torch.cat(projected, dim=1), gram_brr)
 
 
 def _adam(first_bkC: Tensor, second_bkC: Tensor, eps: float) -> Tensor:
