@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from veche.engines.protocol import Capture, Logprobs
 
+_ROWS_AT_ONCE = 4
+"""Rows over a vocabulary that stay in a processor's cache from one pass over them to the next."""
+
 
 class Observations:
     """One branch's log-probabilities, logits, entropies and hidden states."""
@@ -36,12 +39,15 @@ class Observations:
         """Note what some tokens were drawn from, and which they are."""
         self._entropies.append(entropies_T)
         if self._capture.logprobs is not None:
-            logprobs_TV = torch.log_softmax(logits_TV, dim=-1)
             chosen = torch.tensor(token_ids_T, device=logits_TV.device)[:, None]
-            self._chosen.append(logprobs_TV.gather(1, chosen)[:, 0])
             num_top = min(self._capture.logprobs, self._vocab_size)
-            top, top_ids = logprobs_TV.topk(num_top, dim=-1)
-            self._top.append((top, top_ids))
+            for logits_BV, chosen_B1 in zip(
+                logits_TV.split(_ROWS_AT_ONCE), chosen.split(_ROWS_AT_ONCE), strict=True
+            ):
+                logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
+                self._chosen.append(logprobs_BV.gather(1, chosen_B1)[:, 0])
+                top, top_ids = logprobs_BV.topk(num_top, dim=-1)
+                self._top.append((top, top_ids))
         if self._capture.logits:
             self._logits.append(logits_TV)
         if hidden_TCD is not None and self._capture.hidden_layers:
@@ -80,11 +86,14 @@ class Observations:
 
 
 def entropy_nats(logits_BV: torch.Tensor) -> torch.Tensor:
-    """Return H = −Σ p ln p = ln Σ exp(z) − Σ p z of each row, in nats; NaN where a logit is NaN."""
-    log_norm_B1 = logits_BV.logsumexp(-1, keepdim=True)
-    centred_BV = logits_BV - log_norm_B1
+    """Return H = −Σ p ln p of each row's softmax p, in nats; NaN where a logit is NaN."""
+    return torch.cat([_entropy(rows) for rows in logits_BV.split(_ROWS_AT_ONCE)])
+
+
+def _entropy(logits_BV: torch.Tensor) -> torch.Tensor:
+    logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
     # A logit of −∞ has probability 0, and 0 · ln 0 is 0.
-    entropies_B: torch.Tensor = -(centred_BV.exp() * centred_BV.clamp(min=-1e30)).sum(-1)
+    entropies_B: torch.Tensor = -(logprobs_BV.exp() * logprobs_BV.clamp(min=-1e30)).sum(-1)
     return entropies_B.clamp(min=0)
 
 
