@@ -9,6 +9,7 @@ _NEEDED = {
     "gguf": ("gguf", "tokenizers"),
     "plots": ("matplotlib", "jinja2"),
     "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
+    "probe": ("sklearn", "safetensors"),
     "ray": ("ray",),
     "remote": ("fsspec",),
 }

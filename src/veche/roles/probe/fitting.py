@@ -89,13 +89,7 @@ def fit_probe(
     names = tuple(labels) if labels is not None else tuple(sorted(set(labels_N)))
     features = np.asarray(features_NF, np.float64)
     target_N = _checked(features, labels_N, groups_N, names)
-    folds = list(grouped_folds(groups_N, target_N, settings))
-    held_out = np.stack(
-        [
-            _held_out(features, target_N, folds, len(names), settings, strength)
-            for strength in settings.strengths
-        ]
-    )
+    held_out = _held_out(features, target_N, groups_N, len(names), settings)
     losses = [_log_loss(logits, target_N) for logits in held_out]
     best = int(np.argmin(losses))
     scale, shift = _platt(held_out[best], target_N)
@@ -112,3 +106,155 @@ def fit_probe(
         log_loss=losses[best],
         calibration=(scale, shift),
     )
+
+
+def grouped_folds(
+    groups_N: Sequence[str], target_N: Rows, settings: FitSettings
+) -> Iterator[tuple[Rows, Rows]]:
+    """Yield rows to learn from and rows that are left out; each group is left out once.
+
+    Raises:
+        InputError: there are fewer groups than two.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    num_groups = len(set(groups_N))
+    if num_groups < 2:
+        raise InputError(
+            "a probe needs examples of at least two problems: one to learn from, one to check on",
+            hint="give it more examples",
+        )
+    folds = StratifiedGroupKFold(
+        n_splits=min(settings.folds, num_groups), shuffle=True, random_state=settings.seed
+    )
+    placeholder = np.zeros((len(target_N), 1))
+    yield from folds.split(placeholder, target_N, np.asarray(groups_N, dtype=np.str_))
+
+
+def _checked(
+    features_NF: NDArray[np.float64],
+    labels_N: Sequence[str],
+    groups_N: Sequence[str],
+    names: tuple[str, ...],
+) -> Rows:
+    """Return the number of each row's label."""
+    if not len(features_NF):
+        raise InputError("there is nothing to fit a probe to: no examples were given")
+    if not len(features_NF) == len(labels_N) == len(groups_N):
+        raise ValueError(f"{len(features_NF)} rows, {len(labels_N)} labels, {len(groups_N)} groups")
+    if not np.isfinite(features_NF).all():
+        row = int(np.flatnonzero(~np.isfinite(features_NF).all(-1))[0])
+        raise InputError(f"the features of row {row} are not finite numbers")
+    if len(set(labels_N)) < 2:
+        raise InputError(
+            f"all {len(labels_N)} examples are {labels_N[0]!r}: there is nothing to tell apart",
+            hint="give it examples of another label too",
+        )
+    number = {name: index for index, name in enumerate(names)}
+    if unknown := set(labels_N) - set(number):
+        raise InputError(f"the label {min(unknown)!r} is none of {', '.join(names)}")
+    return np.array([number[label] for label in labels_N], dtype=np.int64)
+
+
+def _held_out(
+    features_NF: NDArray[np.float64],
+    target_N: Rows,
+    groups_N: Sequence[str],
+    num_labels: int,
+    settings: FitSettings,
+) -> NDArray[np.float64]:
+    """Return each row's logits by fits that did not see its group, [strengths, N, K]."""
+    num_rows = 1 if num_labels == 2 else num_labels
+    logits = np.zeros((len(settings.strengths), len(target_N), num_rows))
+    for seen, left_out in grouped_folds(groups_N, target_N, settings):
+        if len(np.unique(target_N[seen])) < 2:
+            raise InputError(
+                "all examples of one label belong to one problem: there is nothing to check on",
+                hint="give it more problems",
+            )
+        reduce = _reduction(features_NF[seen], settings)
+        for index, strength in enumerate(settings.strengths):
+            weight, bias = _regression(
+                features_NF[seen], target_N[seen], num_labels, reduce, strength
+            )
+            logits[index, left_out] = features_NF[left_out] @ weight.T + bias
+    return logits
+
+
+def _reduction(features_NF: NDArray[np.float64], settings: FitSettings) -> Affine:
+    """Return standardising, and principal components where there are many features, as R x + r."""
+    from sklearn.decomposition import PCA
+
+    mean_F, scale_F = features_NF.mean(0), features_NF.std(0)
+    scale_F = np.where(scale_F > _TINY, scale_F, 1)
+    num_rows, num_features = features_NF.shape
+    most = min(settings.components, num_rows - 1)
+    if num_features <= most:
+        return np.diag(1 / scale_F), -mean_F / scale_F
+    pca = PCA(n_components=most, svd_solver="randomized", random_state=settings.seed)
+    pca.fit((features_NF - mean_F) / scale_F)
+    # Scaled as a whole, so that a penalty means the same for many features and for few.
+    unit = np.sqrt(pca.explained_variance_.mean())
+    weight_PF = pca.components_ / scale_F / unit
+    return weight_PF, -weight_PF @ mean_F
+
+
+def _regression(
+    features_NF: NDArray[np.float64],
+    target_N: Rows,
+    num_labels: int,
+    reduce: Affine,
+    strength: float,
+) -> Affine:
+    """Return the logits of all labels as W x + b; one that was not seen gets the least."""
+    from sklearn.linear_model import LogisticRegression
+
+    weight_PF, bias_P = reduce
+    seen = np.unique(target_N)
+    shares = np.bincount(target_N, minlength=num_labels)[seen] / len(target_N)
+    is_rare = shares.min() < _RARE / len(seen)
+    model = LogisticRegression(
+        C=strength,
+        class_weight="balanced" if is_rare else None,
+        max_iter=_MOST_ITERATIONS,
+    )
+    model.fit(features_NF @ weight_PF.T + bias_P, target_N)
+    coef, intercept = model.coef_, model.intercept_
+    if num_labels > 2:
+        coef, intercept = _spread(coef, intercept, seen, num_labels)
+    return coef @ weight_PF, coef @ bias_P + intercept
+
+
+def _spread(
+    coef: NDArray[np.float64], intercept: NDArray[np.float64], seen: Rows, num_labels: int
+) -> Affine:
+    """Give labels that a fold did not see a row: never the likeliest, and not of probability 0."""
+    if len(seen) == 2:
+        coef = np.concatenate([np.zeros_like(coef), coef])
+        intercept = np.concatenate([np.zeros_like(intercept), intercept])
+    whole = np.zeros((num_labels, coef.shape[1]))
+    bias = np.full(num_labels, intercept.min() - 1)
+    whole[seen], bias[seen] = coef, intercept
+    return whole, bias
+
+
+def _platt(logits_NK: NDArray[np.float64], target_N: Rows) -> tuple[float, float]:
+    """Return scale and shift that make logits of left-out rows as sure as they are right.
+
+    Two labels: logistic regression on the logit (Platt 1999). More: one temperature.
+    """
+    from scipy.optimize import minimize
+
+    is_binary = logits_NK.shape[1] == 1
+
+    def loss(both: NDArray[np.float64]) -> float:
+        scale = float(np.exp(both[0]))
+        return _log_loss(scale * logits_NK + (both[1] if is_binary else 0.0), target_N)
+
+    found: Any = minimize(loss, np.zeros(2), method="Nelder-Mead")
+    return float(np.exp(found.x[0])), float(found.x[1]) if is_binary else 0.0
+
+
+def _log_loss(logits_NK: NDArray[np.float64], target_N: Rows) -> float:
+    chosen_N = probabilities(logits_NK)[np.arange(len(target_N)), target_N]
+    return float(-np.log(np.maximum(chosen_N, _TINY)).mean())

@@ -24,7 +24,7 @@ from veche.roles.probe.observation import Observation
 from veche.roles.probe.observation_cache import ObservationCache, text_hash
 from veche.roles.probe.reading import StepReading, reading_of
 from veche.roles.probe.scalars import scalars_of
-from veche.roles.probe.steps import joined, steps_of
+from veche.roles.probe.steps import joined, step_of_characters, steps_of
 
 NEEDED = (Capability.SCORE, Capability.LOGPROBS, Capability.ENTROPY, Capability.HIDDEN_STATES)
 NUM_TOP = 2
@@ -127,7 +127,7 @@ def _read(
                 texts = [joined(steps) for steps in batch.values()]
                 results = engine.score(trunk, branches, texts)
                 yield {
-                    key: reading_of(result, steps)
+                    key: reading_of(result, step_of_characters(result.text, steps), len(steps))
                     for (key, steps), result in zip(batch.items(), results, strict=True)
                 }
 

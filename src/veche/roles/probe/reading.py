@@ -51,16 +51,21 @@ class StepReading:
         return np.array([(self.token_step == step).sum() for step in range(self.num_steps)])
 
 
-def reading_of(result: BranchResult, steps: Sequence[str]) -> StepReading:
+def reading_of(result: BranchResult, owner: NDArray[np.int64], num_steps: int) -> StepReading:
     """Cut what an engine reported of a text into its steps.
 
     NOTE: row t of an engine's hidden states is what token t was drawn from, so the state *after*
-    token t is row t + 1. The break that ends each step makes sure that there is one.
+    token t is row t + 1. What ends a text, a break or an end token, makes sure that there is one.
+
+    Args:
+        result: with log-probabilities of the likeliest two, hidden states and router logits.
+        owner: the step of each character of its text.
+        num_steps: S.
     """
     assert result.token_ends is not None  # noqa: S101 - by an engine with hidden states
     assert result.hidden_states is not None  # noqa: S101 - asked for
-    token_step = step_of_tokens(result.text, result.token_ends, steps)
-    groups = [_tokens_of(token_step, step) for step in range(len(steps))]
+    token_step = step_of_tokens(result.token_ends, owner)
+    groups = [_tokens_of(token_step, step) for step in range(num_steps)]
     last = len(token_step) - 1
     states_TCD = result.hidden_states
     after = [states_TCD[np.minimum(tokens + 1, last)] for tokens in groups]
