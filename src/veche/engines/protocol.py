@@ -399,6 +399,10 @@ class LocalEngine(Engine, Protocol):
     def identity(self) -> str:
         """Hash of all that decides what it computes: checkpoint, changes, floating-point type."""
 
+    @property
+    def num_layers(self) -> int:
+        """How many layers the model has."""
+
 
 class SnapshotEngine(Engine, Protocol):
     """An engine with SNAPSHOT."""

@@ -81,6 +81,11 @@ class EmbeddedEngine:
         """Hash of all that decides what it computes: checkpoint, changes, floating-point type."""
         return self._loaded.content_hash
 
+    @property
+    def num_layers(self) -> int:
+        """How many layers the model has."""
+        return self._runner.num_layers
+
     def count_tokens(self, text: str) -> int:
         """Return how many tokens `text` adds to a trunk."""
         return len(self._format.text_ids(text))

@@ -26,7 +26,8 @@ from veche.roles.probe.reading import StepReading, reading_of
 from veche.roles.probe.scalars import scalars_of
 from veche.roles.probe.steps import joined, step_of_characters, steps_of
 
-NEEDED = (Capability.SCORE, Capability.LOGPROBS, Capability.ENTROPY, Capability.HIDDEN_STATES)
+NEEDED_LIVE = (Capability.LOGPROBS, Capability.ENTROPY, Capability.HIDDEN_STATES)
+NEEDED = (Capability.SCORE, *NEEDED_LIVE)
 NUM_TOP = 2
 _BEGINNING = "\n"
 """What a question alone stands behind, so that its first token is predicted from something."""

@@ -1,0 +1,1 @@
+"""Watch a council from inside the model, while it speaks."""
