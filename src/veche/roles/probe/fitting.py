@@ -116,7 +116,7 @@ def grouped_folds(
     Raises:
         InputError: there are fewer groups than two.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     num_groups = len(set(groups_N))
     if num_groups < 2:
@@ -124,9 +124,11 @@ def grouped_folds(
             "a probe needs examples of at least two problems: one to learn from, one to check on",
             hint="give it more examples",
         )
-    folds = StratifiedGroupKFold(
-        n_splits=min(settings.folds, num_groups), shuffle=True, random_state=settings.seed
-    )
+    num_folds = min(settings.folds, num_groups)
+    # A label of fewer rows than folds can't be in all of them.
+    is_rare = np.unique(target_N, return_counts=True)[1].min() < num_folds
+    kind = GroupKFold if is_rare else StratifiedGroupKFold
+    folds = kind(n_splits=num_folds, shuffle=True, random_state=settings.seed)
     placeholder = np.zeros((len(target_N), 1))
     yield from folds.split(placeholder, target_N, np.asarray(groups_N, dtype=np.str_))
 
