@@ -14,14 +14,16 @@ from veche.experts.bootstrap import Interval
 from veche.roles.evaluation.intervals import gain_interval, grouped_interval
 from veche.roles.evaluation.metrics import auroc
 from veche.roles.probe.features import HIDDEN, LOAD, LOGPROB, ROUTER, SURFACE
-from veche.roles.probe.fitting import FitSettings, grouped_folds
+from veche.roles.probe.fitting import FitSettings, Fitted, grouped_folds
 from veche.roles.probe.rows import Rows
 from veche.roles.probe.scalars import LOGPROB_SCALARS
-from veche.roles.probe.stack import fit_stack
+from veche.roles.probe.stack import fit_parts, fit_stack
 
 Scores = NDArray[np.float64]
-Method = Callable[[Rows, Rows, FitSettings], Scores]
-"""Takes rows to learn from and rows to score; returns the score of the positive label."""
+Parts = Mapping[str, Fitted]
+Method = Callable[[Rows, Rows, FitSettings, Parts], Scores]
+"""Takes rows to learn from and rows to score, settings, and probes of the wide blocks, fitted to
+the first; returns the score of the positive label."""
 _TEXT = (SURFACE,)
 _BLOCKS = {
     "surface": _TEXT,
@@ -49,51 +51,93 @@ def methods(rows: Rows) -> dict[str, Method]:
     found["tf-idf"] = _tf_idf
     for name, blocks in _BLOCKS.items():
         if set(blocks) <= set(rows.blocks):
-            found[name] = _of_blocks(blocks)
-    found[STACK] = _of_blocks(tuple(rows.blocks))
+            found[name] = of_blocks(blocks)
+    found[STACK] = of_blocks(tuple(rows.blocks))
     return found
 
 
 def held_out_scores(
     rows: Rows, methods: Mapping[str, Method], settings: FitSettings
 ) -> dict[str, Scores]:
-    """Return each method's score of each row, by one that did not see its group."""
+    """Return each method's score of each row, by one that did not see its group.
+
+    Rows that nobody judged are scored, and never learnt from.
+    """
     scores = {name: np.zeros(len(rows)) for name in methods}
     for seen, left_out in grouped_folds(rows.groups, rows.is_positive.astype(np.int64), settings):
-        first, second = rows.taken(seen), rows.taken(left_out)
-        for name, method in methods.items():
-            scores[name][left_out] = method(first, second, settings)
+        first, second = rows.taken(seen).judged, rows.taken(left_out)
+        for name, score in scores_of(first, second, methods, settings).items():
+            scores[name][left_out] = score
     return scores
 
 
+def scores_of(
+    seen: Rows, left_out: Rows, methods: Mapping[str, Method], settings: FitSettings
+) -> dict[str, Scores]:
+    """Let each method learn from some rows, and return its scores of others."""
+    parts = fit_parts(
+        seen.blocks, seen.row_labels, seen.groups, labels=seen.labels, settings=settings
+    )
+    return {name: method(seen, left_out, settings, parts) for name, method in methods.items()}
+
+
 def auroc_interval(scores_N: Scores, rows: Rows) -> Interval:
-    """Return the AUROC with its interval over resampled groups."""
-    return grouped_interval(lambda at: auroc(scores_N[at], rows.is_positive[at]), rows.groups)
+    """Return the AUROC over judged rows, with its interval over resampled groups."""
+    judged, scores = rows.judged, scores_N[rows.is_judged]
+    is_positive = judged.is_positive
+    return grouped_interval(lambda at: auroc(scores[at], is_positive[at]), judged.groups)
+
+
+def auroc_at_equal_place(scores_N: Scores, rows: Rows) -> Interval:
+    """Return the AUROC among pairs of steps with the same index, with its interval.
+
+    Σ_p (wins_p + ½ ties_p) / Σ_p pairs_p over places p: what is left once the place is no help.
+    """
+    judged, scores = rows.judged, scores_N[rows.is_judged]
+    place, is_positive = judged.place, judged.is_positive
+    return grouped_interval(
+        lambda at: _equal_place(scores[at], is_positive[at], place[at]), judged.groups
+    )
 
 
 def gain(base_N: Scores, other_N: Scores, rows: Rows) -> Interval:
     """Return by how much the second AUROC is above the first, paired."""
-    is_positive = rows.is_positive
+    judged = rows.judged
+    base, other, is_positive = base_N[rows.is_judged], other_N[rows.is_judged], judged.is_positive
     return gain_interval(
-        lambda at: auroc(base_N[at], is_positive[at]),
-        lambda at: auroc(other_N[at], is_positive[at]),
-        rows.groups,
+        lambda at: auroc(base[at], is_positive[at]),
+        lambda at: auroc(other[at], is_positive[at]),
+        judged.groups,
     )
 
 
-def _of_blocks(names: Sequence[str]) -> Method:
-    def scored(seen: Rows, left_out: Rows, settings: FitSettings) -> Scores:
-        """Fit a stack of some blocks."""
+def of_blocks(names: Sequence[str]) -> Method:
+    """Return the method that fits a stack of some blocks."""
+
+    def scored(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
+        """Fit it, and score what was left out."""
         found = fit_stack(
             {name: seen.blocks[name] for name in names},
             seen.row_labels,
             seen.groups,
             labels=seen.labels,
             settings=settings,
+            parts=parts,
         )
         return found.stack.scores(left_out.blocks)[:, 1]
 
     return scored
+
+
+def _equal_place(scores: Scores, is_positive: NDArray[np.bool_], place: NDArray[Any]) -> float:
+    won, pairs = 0.0, 0
+    for index in np.unique(place):
+        here = place == index
+        num = int(is_positive[here].sum()) * int((~is_positive[here]).sum())
+        if num:
+            won += num * auroc(scores[here], is_positive[here])
+            pairs += num
+    return won / pairs if pairs else np.nan
 
 
 def _untrained(column: str) -> Method:
@@ -101,7 +145,7 @@ def _untrained(column: str) -> Method:
     index = LOGPROB_SCALARS.index(column)
     is_unsure = column.startswith("entropy")
 
-    def scored(seen: Rows, left_out: Rows, settings: FitSettings) -> Scores:
+    def scored(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
         """Take a column, its sign by what it means."""
         is_confidence = left_out.labels[1] == "right"
         return left_out.blocks[LOGPROB][:, index] * (1 if is_unsure != is_confidence else -1)
@@ -109,7 +153,7 @@ def _untrained(column: str) -> Method:
     return scored
 
 
-def _tf_idf(seen: Rows, left_out: Rows, settings: FitSettings) -> Scores:
+def _tf_idf(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
     """Fit words and pairs of words, without any model."""
     require_extra("probe")
     from sklearn.feature_extraction.text import TfidfVectorizer

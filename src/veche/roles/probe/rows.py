@@ -33,6 +33,7 @@ class Rows:
         texts: what it says.
         source: [N], index of the example that it belongs to.
         place: [N], index of the step; 0 for answers.
+        is_judged: [N], whether the label is known; of steps behind the first wrong one it is not.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +44,7 @@ class Rows:
     texts: tuple[str, ...]
     source: NDArray[np.int64]
     place: NDArray[np.int64]
+    is_judged: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """N."""
@@ -52,6 +54,11 @@ class Rows:
     def is_positive(self) -> NDArray[np.bool_]:
         """[N], whether a row has the second label."""
         return np.array([label == self.labels[1] for label in self.row_labels], dtype=bool)
+
+    @property
+    def judged(self) -> "Rows":
+        """The rows whose label is known."""
+        return self if self.is_judged.all() else self.taken(np.flatnonzero(self.is_judged))
 
     def taken(self, rows: Iterable[int]) -> "Rows":
         """Return some rows, in the order given."""
@@ -69,6 +76,7 @@ class Rows:
             texts=some(self.texts),
             source=self.source[at],
             place=self.place[at],
+            is_judged=self.is_judged[at],
         )
 
 
@@ -84,22 +92,18 @@ def answer_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> Row
         texts=tuple(joined(steps_of(examples[index])) for index in known),
         source=np.array(known, dtype=np.int64),
         place=np.zeros(len(known), dtype=np.int64),
+        is_judged=np.ones(len(known), dtype=bool),
     )
 
 
 def step_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> Rows:
-    """Return a row for each step up to the first wrong one, which is positive.
+    """Return a row for each step; the first wrong one is positive, those behind it not judged.
 
     Of an answer that is wrong, and nobody knows where, nothing is taken.
     """
     known = [index for index, example in enumerate(examples) if num_judged_steps(example)]
-    blocks, counts = [], []
-    for index in known:
-        count = num_judged_steps(examples[index])
-        whole = step_blocks(examples[index], seen[index])
-        blocks.append({name: features[:count] for name, features in whole.items()})
-        counts.append(count)
-    pairs = [(index, step) for index, n in zip(known, counts, strict=True) for step in range(n)]
+    blocks = [step_blocks(examples[index], seen[index]) for index in known]
+    pairs = [(index, step) for index in known for step in range(len(steps_of(examples[index])))]
     return Rows(
         labels=STEP_LABELS,
         row_labels=tuple(
@@ -112,6 +116,9 @@ def step_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> Rows:
         texts=tuple(steps_of(examples[index])[step] for index, step in pairs),
         source=np.array([index for index, _ in pairs], dtype=np.int64),
         place=np.array([step for _, step in pairs], dtype=np.int64),
+        is_judged=np.array(
+            [step < num_judged_steps(examples[index]) for index, step in pairs], dtype=bool
+        ),
     )
 
 
@@ -133,6 +140,7 @@ def question_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> R
         texts=tuple(steps_of(examples[index])[0] for index in known),
         source=np.array(known, dtype=np.int64),
         place=np.zeros(len(known), dtype=np.int64),
+        is_judged=np.ones(len(known), dtype=bool),
     )
 
 

@@ -69,6 +69,22 @@ class FittedStack:
     top: Fitted
 
 
+def fit_parts(
+    blocks: Blocks,
+    labels_N: Sequence[str],
+    groups_N: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    settings: FitSettings | None = None,
+) -> dict[str, Fitted]:
+    """Return a probe of each wide block; arguments are as in `fit_stack`."""
+    return {
+        name: fit_probe(features, labels_N, groups_N, labels=labels, settings=settings)
+        for name, features in blocks.items()
+        if features.shape[1] > WIDE
+    }
+
+
 def fit_stack(
     blocks: Blocks,
     labels_N: Sequence[str],
@@ -76,6 +92,7 @@ def fit_stack(
     *,
     labels: Sequence[str] | None = None,
     settings: FitSettings | None = None,
+    parts: Mapping[str, Fitted] | None = None,
 ) -> FittedStack:
     """Fit probes to wide blocks, and one to their logits and to the narrow blocks.
 
@@ -88,12 +105,11 @@ def fit_stack(
         groups_N: as in `fit_probe`.
         labels: as in `fit_probe`.
         settings: as in `fit_probe`.
+        parts: probes of the wide blocks, fitted to these very rows; fitted here where not given.
     """
-    parts = {
-        name: fit_probe(features, labels_N, groups_N, labels=labels, settings=settings)
-        for name, features in blocks.items()
-        if features.shape[1] > WIDE
-    }
+    if parts is None:
+        parts = fit_parts(blocks, labels_N, groups_N, labels=labels, settings=settings)
+    parts = {name: parts[name] for name in blocks if name in parts}
     columns = [
         parts[name].held_out if name in parts else np.asarray(features, np.float64)
         for name, features in blocks.items()

@@ -90,7 +90,7 @@ def train_probe(
     read_s = time.perf_counter() - start
     stacks, measured = {}, {}
     for reads, rows_of in _ROWS[role.kind]:
-        rows = rows_of(examples, seen)
+        rows = rows_of(examples, seen).judged
         if not _is_enough(rows):
             continue
         with progress.task(f"fit the probe of each {reads}", total=2) as advance:
