@@ -47,7 +47,8 @@ RIVAL = "surface"
 
 def methods(rows: Rows) -> dict[str, Method]:
     """Return the stack and all that it is compared with, as far as the rows have their features."""
-    found: dict[str, Method] = {name: _untrained(column) for name, column in _UNTRAINED.items()}
+    figures = _UNTRAINED if LOGPROB in rows.blocks else {}
+    found: dict[str, Method] = {name: _untrained(column) for name, column in figures.items()}
     found["tf-idf"] = _tf_idf
     for name, blocks in _BLOCKS.items():
         if set(blocks) <= set(rows.blocks):

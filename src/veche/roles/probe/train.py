@@ -94,7 +94,8 @@ def train_probe(
         if not _is_enough(rows):
             continue
         with progress.task(f"fit the probe of each {reads}", total=2) as advance:
-            measured[reads] = _measured(rows, settings)
+            measure = _measured_labels if reads == "question" else _measured
+            measured[reads] = measure(rows, settings)
             advance(1)
             fitted = _fitted(rows, settings)
             stacks[reads] = fitted.stack
@@ -144,11 +145,8 @@ def _chosen(fitted: FittedStack) -> dict[str, Any]:
 
 def _measured(rows: Rows, settings: FitSettings) -> dict[str, Any]:
     """Return how good the stack and its rivals are on groups that were left out."""
-    told: dict[str, Any] = {"rows": len(rows), "problems": len(set(rows.groups))}
-    if len(rows.labels) > 2:
-        return told | _measured_labels(rows, settings)
     scores = held_out_scores(rows, methods(rows), settings)
-    return told | {
+    return _counted(rows) | {
         "positive": rows.labels[1],
         "positive_share": round(float(rows.is_positive.mean()), 4),
         "auroc": {name: as_json(auroc_interval(each, rows)) for name, each in scores.items()},
@@ -165,7 +163,11 @@ def _measured_labels(rows: Rows, settings: FitSettings) -> dict[str, Any]:
         [rows.labels[index] == label for index, label in zip(found, rows.row_labels, strict=True)]
     )
     interval = grouped_interval(lambda at: float(is_found[at].mean()), rows.groups)
-    return {"accuracy": as_json(interval)}
+    return _counted(rows) | {"accuracy": as_json(interval)}
+
+
+def _counted(rows: Rows) -> dict[str, Any]:
+    return {"rows": len(rows), "problems": len(set(rows.groups))}
 
 
 def _nothing_to_learn(role: Role, examples: Sequence[Example]) -> InputError:
