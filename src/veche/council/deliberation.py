@@ -23,6 +23,7 @@ from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
 from veche.council.settings import CouncilSettings, turn_tokens
 from veche.engines.protocol import Capability, Engine, OnToken, require
 from veche.roles.hot_swap import HotSwap
+from veche.roles.observer.watch import watch_of
 from veche.roles.role import Role
 from veche.roles.role_file import version_hash
 
@@ -70,6 +71,7 @@ def deliberate(
         chosen = tuple(voices or default_council(swap.registry))
         council = _Council(chosen, settings or CouncilSettings(), language)
         speakers = stack.enter_context(swap.holding(chosen))
+        watch = watch_of(engine, swap.registry, chosen, question)
         log = stack.enter_context(Transcript(transcript, on_event=on_event))
         session = Session(
             engine,
@@ -78,6 +80,7 @@ def deliberate(
             speakers=speakers,
             language=language,
             on_token=on_token,
+            watch=watch,
         )
         try:
             council.run(session, log, question.strip())

@@ -153,9 +153,26 @@ def observation_text(observations: Iterable[dict[str, Any]], language: Language)
                 parts.append(f"{labels[key]}: {figures}")
         if "disagreement" in delta:
             parts.append(f"{labels['disagreement']}: {delta['disagreement']:.2f}")
+        parts += _watched(delta, labels)
         if parts:
             lines.append(f"{labels[delta['step']]} — " + "; ".join(parts))
     return "\n".join(lines)
+
+
+def _watched(delta: dict[str, Any], labels: dict[str, str]) -> list[str]:
+    """Put into words what an observer's probe reports."""
+    parts = []
+    for key in ("confidence", "drift"):
+        if values := delta.get(key):
+            figures = ", ".join(f"{voice} {value:.2f}" for voice, value in values.items())
+            parts.append(f"{labels[key]}: {figures}")
+    if named := delta.get("first_bad_step"):
+        figures = ", ".join(
+            f"{voice} {labels['none'] if step is None else step + 1}"
+            for voice, step in named.items()
+        )
+        parts.append(f"{labels['first_bad_step']}: {figures}")
+    return parts
 
 
 _LABELS: dict[Language, dict[str, str]] = {
@@ -167,6 +184,10 @@ _LABELS: dict[Language, dict[str, str]] = {
         "token_entropy": "token entropy, nats",
         "routing_entropy": "routing entropy, 0–1",
         "disagreement": "disagreement, 0–1",
+        "confidence": "probably right, 0–1",
+        "drift": "drift of routing, 0–1",
+        "first_bad_step": "first doubtful line",
+        "none": "none",
     },
     "ru": {
         "drafts": "черновики",
@@ -176,6 +197,10 @@ _LABELS: dict[Language, dict[str, str]] = {
         "token_entropy": "энтропия токенов, нат",
         "routing_entropy": "энтропия маршрутов, 0–1",
         "disagreement": "несогласие, 0–1",
+        "confidence": "вероятно верно, 0–1",
+        "drift": "дрейф маршрутов, 0–1",
+        "first_bad_step": "первая сомнительная строка",
+        "none": "нет",
     },
 }
 

@@ -15,12 +15,14 @@ from veche.council.settings import CouncilSettings
 from veche.engines.protocol import (
     Branch,
     BranchResult,
+    Capture,
     Engine,
     OnToken,
     Routing,
     Sampling,
     Trunk,
 )
+from veche.roles.observer.watch import Watch
 from veche.roles.role import Role
 from veche.roles.speaker import Speaker, instruction_for
 
@@ -70,6 +72,7 @@ class Session:
         speakers: Sequence[Speaker],
         language: Language,
         on_token: OnToken | None,
+        watch: Watch | None = None,
     ) -> None:
         self.engine = engine
         self.routing: dict[str, Routing] = {}
@@ -79,6 +82,7 @@ class Session:
         self._speakers = {speaker.role.name: speaker for speaker in speakers}
         roles = (speaker.role for speaker in speakers)
         self._observer = next((role for role in roles if role.kind == "observer"), None)
+        self._watch = watch
         self._stop = prompts.stop_texts(language)
         self._on_token = on_token
         self._trunk: Trunk | None = None
@@ -145,6 +149,8 @@ class Session:
         if self._observer is not None:
             matrix = agreement_matrix(texts) if judge is None and len(texts) > 1 else None
             signals = measure(said, matrix)
+            if self._watch is not None and judge is None:  # an objection is no answer
+                signals |= self._watch.report(said)
             self._transcript.append("STATE_DELTA", self._observer.name, step=name, **signals)
         self._transcript.append("STEP_FINISHED", step=name)
         return texts
@@ -180,8 +186,9 @@ class Session:
             stop=self._stop,
         )
         self._num_turns += 1
+        capture = Capture() if self._watch is None else self._watch.capture
         return self._speakers[turn.voice.name].branch(
-            voice=turn.label, instruction=turn.instruction, sampling=sampling
+            voice=turn.label, instruction=turn.instruction, sampling=sampling, capture=capture
         )
 
     def _shown(self, voice: str, piece: str) -> None:

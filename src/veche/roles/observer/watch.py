@@ -13,13 +13,31 @@ from veche.roles.probe.features import answer_blocks, step_blocks
 from veche.roles.probe.first_wrong import first_wrong_step
 from veche.roles.probe.observation import Observation
 from veche.roles.probe.observe import NEEDED_LIVE, capture_of, observation_of
-from veche.roles.probe.probe_file import TrainedProbes, require_base
+from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
 from veche.roles.probe.reading import reading_of
 from veche.roles.probe.scalars import ROUTER_SCALARS
 from veche.roles.probe.steps import cut
+from veche.roles.registry import Registry
+from veche.roles.role import Role
 
 _DIGITS = 4
 _DRIFT = ROUTER_SCALARS[4]
+
+
+def watch_of(
+    engine: Engine, registry: Registry, roles: Sequence[Role], question: str
+) -> "Watch | None":
+    """Return what watches a council of roles; None where no observer with a probe sits in it.
+
+    Raises:
+        RoleError: the probe is not in the registry.
+        CheckpointError: it is damaged.
+        UnsupportedError: as for `Watch`.
+    """
+    for role in roles:
+        if role.kind == "observer" and role.probe is not None:
+            return Watch(engine, load_probes(registry.folder(role.probe)), question)
+    return None
 
 
 class Watch:

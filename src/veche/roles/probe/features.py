@@ -22,22 +22,22 @@ def answer_blocks(example: Example, seen: Observation) -> dict[str, Floats]:
     """Return features of a whole answer, [F] by block.
 
     Figures: the mean over steps, the least, the most and the last. States and
-    load: the mean over all tokens, and the last step's.
+    load: the mean over all tokens.
     """
     weight_S = seen.num_tokens / max(seen.num_tokens.sum(), 1)
     blocks = {SURFACE: answer_surface(example), LOGPROB: _summary(_scalars(seen, LOGPROB_SCALARS))}
     if seen.load is not None:
         blocks[ROUTER] = _summary(_scalars(seen, ROUTER_SCALARS))
         blocks[LOAD] = np.tensordot(weight_S, seen.load, axes=1).ravel()
-    mean_CD = np.tensordot(weight_S, seen.hidden, axes=1)
-    blocks[HIDDEN] = np.concatenate([mean_CD.ravel(), seen.hidden[-1].ravel()])
+    blocks[HIDDEN] = np.tensordot(weight_S, seen.hidden, axes=1).ravel().astype(np.float64)
     return blocks
 
 
 def step_blocks(example: Example, seen: Observation) -> dict[str, Floats]:
     """Return features of each step, [S, F] by block; none depends on a later step.
 
-    Figures and states: the step's own, and their difference from the mean of all steps before it.
+    Figures: the step's own, and their difference from the mean of all steps before it. States and
+    load: the step's own.
     """
     blocks = {
         SURFACE: step_surface(example),
@@ -46,7 +46,7 @@ def step_blocks(example: Example, seen: Observation) -> dict[str, Floats]:
     if seen.load is not None:
         blocks[ROUTER] = _with_change(_scalars(seen, ROUTER_SCALARS))
         blocks[LOAD] = seen.load.reshape(len(seen.load), -1).astype(np.float64)
-    blocks[HIDDEN] = _with_change(seen.hidden.reshape(len(seen.hidden), -1))
+    blocks[HIDDEN] = seen.hidden.reshape(len(seen.hidden), -1).astype(np.float64)
     return blocks
 
 

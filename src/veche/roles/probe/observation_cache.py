@@ -20,7 +20,7 @@ from veche.roles.probe.reading import StepReading
 from veche.roles.probe.steps import steps_of
 
 _FORMAT = "veche-observations-1"
-_REQUIRED = ("values", "token_step", "hidden", "last_hidden")
+_REQUIRED = ("values", "token_step", "hidden")
 _OPTIONAL = ("counts", "router")
 
 

@@ -28,7 +28,6 @@ class StepReading:
             the log-probabilities of the likeliest two, and whether it holds a digit.
         token_step: [T], the step of each token; −1 for breaks.
         hidden: [S, C, D], mean of the states after each token of a step.
-        last_hidden: [S, C, D], the state after its last token.
         counts: [S, L, E], tokens that each expert got; None on a dense model.
         router: [S, L, 2], mean router entropy and top-1/top-2 margin; None on a dense model.
     """
@@ -36,7 +35,6 @@ class StepReading:
     values: NDArray[np.float32]
     token_step: NDArray[np.int16]
     hidden: NDArray[np.float16]
-    last_hidden: NDArray[np.float16]
     counts: NDArray[np.uint16] | None
     router: NDArray[np.float32] | None
 
@@ -74,7 +72,6 @@ def reading_of(result: BranchResult, owner: NDArray[np.int64], num_steps: int) -
         values=_values(result),
         token_step=token_step.astype(np.int16),
         hidden=_half(np.stack([rows.mean(0) for rows in after])),
-        last_hidden=_half(np.stack([rows[-1] for rows in after])),
         counts=counts,
         router=router,
     )
