@@ -42,7 +42,9 @@ class Observations:
             chosen = torch.tensor(token_ids_T, device=logits_TV.device)[:, None]
             num_top = min(self._capture.logprobs, self._vocab_size)
             for logits_BV, chosen_B1 in zip(
-                logits_TV.split(_ROWS_AT_ONCE), chosen.split(_ROWS_AT_ONCE), strict=True
+                torch.split(logits_TV, _ROWS_AT_ONCE),
+                torch.split(chosen, _ROWS_AT_ONCE),
+                strict=True,
             ):
                 logprobs_BV = torch.log_softmax(logits_BV, dim=-1)
                 self._chosen.append(logprobs_BV.gather(1, chosen_B1)[:, 0])
@@ -87,7 +89,7 @@ class Observations:
 
 def entropy_nats(logits_BV: torch.Tensor) -> torch.Tensor:
     """Return H = −Σ p ln p of each row's softmax p, in nats; NaN where a logit is NaN."""
-    return torch.cat([_entropy(rows) for rows in logits_BV.split(_ROWS_AT_ONCE)])
+    return torch.cat([_entropy(rows) for rows in torch.split(logits_BV, _ROWS_AT_ONCE)])
 
 
 def _entropy(logits_BV: torch.Tensor) -> torch.Tensor:

@@ -24,7 +24,7 @@ from veche.roles.probe.observe import observe
 from veche.roles.probe.probe import probabilities
 from veche.roles.probe.probe_file import Reads, TrainedProbes, save_probes
 from veche.roles.probe.rows import Rows, answer_rows, question_rows, step_rows
-from veche.roles.probe.stack import FittedStack, fit_stack
+from veche.roles.probe.stack import FittedStack, Stack, fit_stack
 from veche.roles.role import Role
 
 OBSERVER_DEPTH, READER_DEPTH = 0.6, 0.2
@@ -88,38 +88,47 @@ def train_probe(
     chosen = tuple(layers) if layers is not None else (max(1, round(depth * model.num_layers)),)
     seen = observe(engine, examples, chosen, progress=progress, cache=cache)
     read_s = time.perf_counter() - start
-    stacks, measured = {}, {}
+    stacks, measured = _learnt(role, examples, seen, settings, progress)
+    if not stacks:
+        raise _nothing_to_learn(role, examples)
+    record = {
+        "role": role.name,
+        "engine": engine.name,
+        "examples": len(examples),
+        "tokens": int(sum(each.num_tokens.sum() for each in seen)),
+        "read_s": round(read_s, 1),
+        "fit_s": round(time.perf_counter() - start - read_s, 1),
+        "settings": {**asdict(settings), "strengths": list(settings.strengths)},
+        "measured": measured,
+    }
+    probes = TrainedProbes(base_hash=model.base_hash, layers=chosen, stacks=stacks, record=record)
+    save_probes(out, probes)
+    return probes
+
+
+def _learnt(
+    role: Role,
+    examples: Sequence[Example],
+    seen: Sequence[Observation],
+    settings: FitSettings,
+    progress: Progress,
+) -> tuple[dict[Reads, Stack], dict[str, Any]]:
+    """Return a stack for all that the labels allow, and how good each is."""
+    stacks: dict[Reads, Stack] = {}
+    measured: dict[str, Any] = {}
     for reads, rows_of in _ROWS[role.kind]:
         rows = rows_of(examples, seen).judged
         if not _is_enough(rows):
             continue
+        measure = _measured_labels if reads == "question" else _measured
         with progress.task(f"fit the probe of each {reads}", total=2) as advance:
-            measure = _measured_labels if reads == "question" else _measured
             measured[reads] = measure(rows, settings)
             advance(1)
             fitted = _fitted(rows, settings)
             stacks[reads] = fitted.stack
             measured[reads] |= _chosen(fitted)
             advance(1)
-    if not stacks:
-        raise _nothing_to_learn(role, examples)
-    probes = TrainedProbes(
-        base_hash=model.base_hash,
-        layers=chosen,
-        stacks=stacks,
-        record={
-            "role": role.name,
-            "engine": engine.name,
-            "examples": len(examples),
-            "tokens": int(sum(each.num_tokens.sum() for each in seen)),
-            "read_s": round(read_s, 1),
-            "fit_s": round(time.perf_counter() - start - read_s, 1),
-            "settings": {**asdict(settings), "strengths": list(settings.strengths)},
-            "measured": measured,
-        },
-    )
-    save_probes(out, probes)
-    return probes
+    return stacks, measured
 
 
 def as_json(interval: Interval) -> dict[str, float | None]:
