@@ -9,7 +9,7 @@ from veche.core.errors import InputError
 from veche.roles.evaluation.metrics import auroc, ece
 from veche.roles.probe.fitting import FitSettings, fit_probe, grouped_folds
 from veche.roles.probe.probe import Probe
-from veche.roles.probe.stack import fit_stack
+from veche.roles.probe.stack import Fits
 
 
 def binary(num_rows=300, num_features=6, noise=1.0, seed=0):
@@ -95,16 +95,16 @@ def test_a_stack_is_as_good_as_its_parts_together():
     blocks = {"wide": wide, "narrow": hidden[:, 1:3]}
     labels = ["yes" if one else "no" for one in is_positive]
     groups = [str(row // 2) for row in range(400)]
-    fitted = fit_stack(blocks, labels, groups)
-    assert set(fitted.stack.probes) == {"wide"}
+    fitted = Fits(blocks, labels, groups).stack(("wide", "narrow"))
+    assert set(fitted.stack.probes) == {"wide", "narrow"}
     assert auroc(fitted.stack.scores(blocks)[:, 1], is_positive) > 0.97
     assert auroc(fitted.top.held_out[:, 0], is_positive) > 0.95
 
 
 def test_a_stack_names_the_block_that_is_missing():
     features, labels, groups, _ = binary()
-    stack = fit_stack({"figures": features}, labels, groups).stack
-    with pytest.raises(InputError, match="6 features of 'figures', and got no"):
+    stack = Fits({"figures": features}, labels, groups).stack(["figures"]).stack
+    with pytest.raises(InputError, match="6 features of 'figures', and got none"):
         stack.scores({})
     with pytest.raises(InputError, match="got 2"):
         stack.scores({"figures": features[:, :2]})
@@ -138,3 +138,16 @@ def test_features_of_another_width_are_refused():
     probe = Probe.fit(features, labels, groups)
     with pytest.raises(InputError, match="4 features were given to a probe of 6"):
         probe.scores(features[:, :4])
+
+
+def test_narrow_blocks_are_read_together_too():
+    """Two figures that say nothing alone, and everything beside each other."""
+    rng = np.random.default_rng(5)
+    level = rng.normal(size=(400, 1)) * 5
+    is_positive = rng.random(400) > 0.5
+    blocks = {"level": level, "figure": level + is_positive[:, None]}
+    labels = ["yes" if one else "no" for one in is_positive]
+    fitted = Fits(blocks, labels, [str(row) for row in range(400)]).stack(("level", "figure"))
+    assert "level+figure" in fitted.stack.probes
+    assert auroc(fitted.parts["figure"].held_out[:, 0], is_positive) < 0.65
+    assert auroc(fitted.top.held_out[:, 0], is_positive) > 0.9

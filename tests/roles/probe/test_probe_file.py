@@ -17,7 +17,7 @@ from veche.roles.probe.probe_file import (
     require_base,
     save_probes,
 )
-from veche.roles.probe.stack import fit_stack
+from veche.roles.probe.stack import Fits
 
 
 def trained(base_hash="a" * 64):
@@ -26,7 +26,8 @@ def trained(base_hash="a" * 64):
     labels = ["right" if value > 0 else "wrong" for value in blocks["surface"][:, 0]]
     groups = [str(row // 2) for row in range(60)]
     settings = FitSettings(strengths=(0.1,))
-    stack = fit_stack(blocks, labels, groups, labels=("wrong", "right"), settings=settings).stack
+    fits = Fits(blocks, labels, groups, labels=("wrong", "right"), settings=settings)
+    stack = fits.stack(tuple(blocks)).stack
     probes = TrainedProbes(
         base_hash=base_hash, layers=(2,), stacks={"answer": stack}, record={"note": [1, None]}
     )
@@ -68,7 +69,10 @@ def edited(folder, change):
             lambda note: note["stacks"]["answer"]["blocks"].update(hidden=151),
             "'hidden' does not read 151 features",
         ),
-        (lambda note: note["stacks"]["answer"]["blocks"].update(surface=5), "the top reads 5"),
+        (
+            lambda note: note["stacks"]["answer"]["blocks"].update(surface=5),
+            "the probe of .surface. does not read 5",
+        ),
     ],
 )
 def test_a_note_that_does_not_fit_is_one_clear_error(tmp_path, change, message):

@@ -14,16 +14,16 @@ from veche.experts.bootstrap import Interval
 from veche.roles.evaluation.intervals import gain_interval, grouped_interval
 from veche.roles.evaluation.metrics import auroc
 from veche.roles.probe.features import HIDDEN, LOAD, LOGPROB, ROUTER, SURFACE
-from veche.roles.probe.fitting import FitSettings, Fitted, grouped_folds
-from veche.roles.probe.rows import Rows
+from veche.roles.probe.fitting import FitSettings, grouped_folds
+from veche.roles.probe.rows import STEP_LABELS, Rows
 from veche.roles.probe.scalars import LOGPROB_SCALARS
-from veche.roles.probe.stack import fit_parts, fit_stack
+from veche.roles.probe.stack import Fits
+from veche.roles.probe.surface import ANSWER_FEATURES, PLAIN, STEP_FEATURES
 
 Scores = NDArray[np.float64]
-Parts = Mapping[str, Fitted]
-Method = Callable[[Rows, Rows, FitSettings, Parts], Scores]
-"""Takes rows to learn from and rows to score, settings, and probes of the wide blocks, fitted to
-the first; returns the score of the positive label."""
+Method = Callable[[Rows, Rows, Fits], Scores]
+"""Takes rows to learn from, rows to score, and probes of the first; returns the score of the
+positive label."""
 _TEXT = (SURFACE,)
 _BLOCKS = {
     "surface": _TEXT,
@@ -42,14 +42,18 @@ _UNTRAINED = {
 }
 STACK = "stack"
 RIVAL = "surface"
-"""Surface features hold the step's place too: text + position."""
+"""What can be seen of a text without a model; of a step, its place too."""
+TEXT_AND_PLACE = "text + position"
+"""The plainer rival: words, length, digits, place."""
+_PLAIN_WEIGHT = 0.3
+"""Of standardised features beside TF-IDF, whose rows have length 1."""
 
 
 def methods(rows: Rows) -> dict[str, Method]:
     """Return the stack and all that it is compared with, as far as the rows have their features."""
     figures = _UNTRAINED if LOGPROB in rows.blocks else {}
     found: dict[str, Method] = {name: _untrained(column) for name, column in figures.items()}
-    found["tf-idf"] = _tf_idf
+    found |= {"tf-idf": _tf_idf, TEXT_AND_PLACE: _text_and_place}
     for name, blocks in _BLOCKS.items():
         if set(blocks) <= set(rows.blocks):
             found[name] = of_blocks(blocks)
@@ -76,10 +80,8 @@ def scores_of(
     seen: Rows, left_out: Rows, methods: Mapping[str, Method], settings: FitSettings
 ) -> dict[str, Scores]:
     """Let each method learn from some rows, and return its scores of others."""
-    parts = fit_parts(
-        seen.blocks, seen.row_labels, seen.groups, labels=seen.labels, settings=settings
-    )
-    return {name: method(seen, left_out, settings, parts) for name, method in methods.items()}
+    fits = Fits(seen.blocks, seen.row_labels, seen.groups, labels=seen.labels, settings=settings)
+    return {name: method(seen, left_out, fits) for name, method in methods.items()}
 
 
 def auroc_interval(scores_N: Scores, rows: Rows) -> Interval:
@@ -115,17 +117,9 @@ def gain(base_N: Scores, other_N: Scores, rows: Rows) -> Interval:
 def of_blocks(names: Sequence[str]) -> Method:
     """Return the method that fits a stack of some blocks."""
 
-    def scored(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
+    def scored(seen: Rows, left_out: Rows, fits: Fits) -> Scores:
         """Fit it, and score what was left out."""
-        found = fit_stack(
-            {name: seen.blocks[name] for name in names},
-            seen.row_labels,
-            seen.groups,
-            labels=seen.labels,
-            settings=settings,
-            parts=parts,
-        )
-        return found.stack.scores(left_out.blocks)[:, 1]
+        return fits.stack(names).stack.scores(left_out.blocks)[:, 1]
 
     return scored
 
@@ -146,7 +140,7 @@ def _untrained(column: str) -> Method:
     index = LOGPROB_SCALARS.index(column)
     is_unsure = column.startswith("entropy")
 
-    def scored(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
+    def scored(seen: Rows, left_out: Rows, fits: Fits) -> Scores:
         """Take a column, its sign by what it means."""
         is_confidence = left_out.labels[1] == "right"
         return left_out.blocks[LOGPROB][:, index] * (1 if is_unsure != is_confidence else -1)
@@ -154,16 +148,30 @@ def _untrained(column: str) -> Method:
     return scored
 
 
-def _tf_idf(seen: Rows, left_out: Rows, settings: FitSettings, parts: Parts) -> Scores:
+def _tf_idf(seen: Rows, left_out: Rows, fits: Fits) -> Scores:
     """Fit words and pairs of words, without any model."""
+    return _of_words(seen, left_out, np.zeros((len(seen), 0)), np.zeros((len(left_out), 0)))
+
+
+def _text_and_place(seen: Rows, left_out: Rows, fits: Fits) -> Scores:
+    """Fit words and pairs of words, with length, digits, the number of steps and the place."""
+    names = STEP_FEATURES if seen.labels == STEP_LABELS else ANSWER_FEATURES
+    columns = [index for index, name in enumerate(names) if name in PLAIN]
+    first, second = (rows.blocks[SURFACE][:, columns] for rows in (seen, left_out))
+    scale = first.std(0) + 1e-9
+    return _of_words(seen, left_out, _PLAIN_WEIGHT * first / scale, _PLAIN_WEIGHT * second / scale)
+
+
+def _of_words(seen: Rows, left_out: Rows, first: Scores, second: Scores) -> Scores:
     require_extra("probe")
+    from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
 
     words: Any = TfidfVectorizer(
         ngram_range=(1, 2), min_df=2, tokenizer=str.split, token_pattern=None
     )
-    model = make_pipeline(words, LogisticRegression(C=1.0, max_iter=1000))
-    model.fit(seen.texts, seen.is_positive)
-    return np.asarray(model.predict_proba(left_out.texts)[:, 1], np.float64)
+    model = LogisticRegression(C=1.0, max_iter=2000)
+    model.fit(hstack([words.fit_transform(seen.texts), first]), seen.is_positive)
+    found = model.predict_proba(hstack([words.transform(left_out.texts), second]))
+    return np.asarray(found[:, 1], np.float64)

@@ -14,7 +14,7 @@ from veche.core.files import read_json_object, write_together
 from veche.core.json_text import json_text
 from veche.engines.protocol import Engine, local
 from veche.roles.probe.probe import Probe
-from veche.roles.probe.stack import Stack
+from veche.roles.probe.stack import TOGETHER, Stack
 
 NOTE_NAME = "probe.json"
 WEIGHTS_NAME = "probe.safetensors"
@@ -145,17 +145,17 @@ def _stack(tensors: Mapping[str, NDArray[np.float32]], reads: str, told: _Stack)
         return Probe(labels=labels, weight=tensors[f"{at}/weight"], bias=tensors[f"{at}/bias"])
 
     probes = {name: probe(name) for name in told.probes}
-    blocks = tuple(told.blocks.items())
-    if not set(probes) <= set(told.blocks):
-        raise InputError("a probe reads a block that is not there")
-    for name, width in blocks:
-        if name in probes and probes[name].weight.shape[1] != width:
-            raise InputError(f"the probe of {name!r} does not read {width} features")
-    top = probe(_TOP)
-    width = sum(len(probes[n].bias) if n in probes else size for n, size in blocks)
+    for read, found in probes.items():
+        names = read.split(TOGETHER)
+        if unknown := set(names) - set(told.blocks):
+            raise InputError(f"a probe reads {min(unknown)!r}, a block that is not there")
+        width = sum(told.blocks[name] for name in names)
+        if found.weight.shape[1] != width:
+            raise InputError(f"the probe of {read!r} does not read {width} features")
+    top, width = probe(_TOP), sum(len(found.bias) for found in probes.values())
     if top.weight.shape[1] != width:
-        raise InputError(f"the top reads {top.weight.shape[1]} features, not {width}")
-    return Stack(blocks=blocks, probes=probes, top=top)
+        raise InputError(f"the top reads {top.weight.shape[1]} logits, not {width}")
+    return Stack(blocks=dict(told.blocks), probes=probes, top=top)
 
 
 def _tensors(path: Path) -> dict[str, NDArray[np.float32]]:

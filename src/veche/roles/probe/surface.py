@@ -48,6 +48,11 @@ ANSWER_FEATURES = (
     *(f"{kind}_{name}" for kind in ("mean", "most", "last") for name in _SHAPE),
 )
 """Names of a whole answer's features."""
+PLAIN = frozenset(
+    {"characters", "words", "digits", "numbers", "steps", "log_steps", *_PLACE}
+    | {f"mean_{name}" for name in ("characters", "words", "digits", "numbers")}
+)
+"""The plainest of both: length, digits, how many steps, which one."""
 
 
 def step_surface(example: Example) -> NDArray[np.float64]:

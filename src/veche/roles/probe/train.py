@@ -24,7 +24,7 @@ from veche.roles.probe.observe import observe
 from veche.roles.probe.probe import probabilities
 from veche.roles.probe.probe_file import Reads, TrainedProbes, save_probes
 from veche.roles.probe.rows import Rows, answer_rows, question_rows, step_rows
-from veche.roles.probe.stack import FittedStack, Stack, fit_stack
+from veche.roles.probe.stack import Fits, FittedStack, Stack
 from veche.roles.role import Role
 
 OBSERVER_DEPTH, READER_DEPTH = 0.6, 0.2
@@ -142,9 +142,8 @@ def _is_enough(rows: Rows) -> bool:
 
 
 def _fitted(rows: Rows, settings: FitSettings) -> FittedStack:
-    return fit_stack(
-        rows.blocks, rows.row_labels, rows.groups, labels=rows.labels, settings=settings
-    )
+    fits = Fits(rows.blocks, rows.row_labels, rows.groups, labels=rows.labels, settings=settings)
+    return fits.stack(tuple(rows.blocks))
 
 
 def _chosen(fitted: FittedStack) -> dict[str, Any]:
