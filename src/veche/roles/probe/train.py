@@ -73,14 +73,7 @@ def train_probe(
         OutputError: `out` holds something.
         MissingExtraError: scikit-learn is not installed.
     """
-    require_extra("probe")
-    require_empty(out, advice="choose another folder")
-    if role.kind not in _ROWS:
-        raise InputError(
-            f"the role {role.name!r} is a {role.kind}: a probe is what an observer or a reader "
-            "measures with",
-            hint="veche role train recursia MODEL --data FILE --part probe",
-        )
+    _require_trainable(role, out)
     progress, settings = progress or Silent(), settings or FitSettings()
     start = time.perf_counter()
     model = local(engine)
@@ -104,6 +97,17 @@ def train_probe(
     probes = TrainedProbes(base_hash=model.base_hash, layers=chosen, stacks=stacks, record=record)
     save_probes(out, probes)
     return probes
+
+
+def _require_trainable(role: Role, out: Path) -> None:
+    require_extra("probe")
+    require_empty(out, advice="choose another folder")
+    if role.kind not in _ROWS:
+        raise InputError(
+            f"the role {role.name!r} is a {role.kind}: a probe is what an observer or a reader "
+            "measures with",
+            hint="veche role train recursia MODEL --data FILE --part probe",
+        )
 
 
 def _learnt(
