@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from veche.cli.role_data import data
+from veche.cli.role_files import export, import_
+from veche.cli.role_versions import RoleArgument, new, remove, use
 from veche.cli.terminal import (
     JsonOption,
     LanguageOption,
@@ -25,8 +27,6 @@ role = typer.Typer(
 )
 
 role.add_typer(data)
-
-RoleArgument = Annotated[str, typer.Argument(help="The role's name.")]
 
 
 @role.command("list")
@@ -85,6 +85,11 @@ def show(
         show_role(stdout, shown, versions, files, language)
         for problem in problems:
             stderr.print(problem, soft_wrap=True)
+
+
+for _command in (new, use, remove, export):
+    role.command()(_command)
+role.command("import")(import_)
 
 
 def _row(registry: "Registry", name: str) -> dict[str, Any]:

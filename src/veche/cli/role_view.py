@@ -34,6 +34,34 @@ _WORDS: "dict[str, Phrase]" = {
         "en": "whether the {kind} of role {name} was made with this model, nobody can tell",
         "ru": "сделан ли {kind} роли {name} с этой моделью, неизвестно",
     },
+    "saved": {
+        "en": "saved: version {number} of role {name}, now in use",
+        "ru": "сохранено: версия {number} роли {name}, теперь в работе",
+    },
+    "used": {
+        "en": "version {number} of role {name} is in use",
+        "ru": "версия {number} роли {name} в работе",
+    },
+    "removed": {
+        "en": "removed from role {name}; {num} artefacts that nothing uses any more are gone",
+        "ru": "удалено из роли {name}; ненужных больше обученных частей удалено: {num}",
+    },
+    "base_unknown": {
+        "en": "which model this adapter was made with, nobody says; its config names {named}. "
+        "Tell it with --base MODEL: then another model is refused",
+        "ru": "с какой моделью сделан этот адаптер, неизвестно; в его config назван {named}. "
+        "Укажите её: --base MODEL, и чужая модель будет отвергнута",
+    },
+    "base_replaced": {
+        "en": "the files say that the adapter was made with the model {before}…; by --base, it "
+        "counts as made for {now}… from now on",
+        "ru": "файлы говорят, что адаптер сделан с моделью {before}…; по --base он теперь "
+        "считается сделанным для {now}…",
+    },
+    "license_unknown": {
+        "en": "nobody says under which licence this adapter is: --license SPDX",
+        "ru": "лицензия этого адаптера не указана: --license SPDX",
+    },
     "no_prompt": {"en": "none", "ru": "нет"},
 }
 
@@ -53,8 +81,8 @@ def show_list(console: Console, rows: Sequence[Mapping[str, Any]], language: "La
             table.add_row(row["name"], "", "", "", say("broken", language, reason=row["error"]))
             continue
         has = ", ".join(say(kind, language) for kind in row["artefacts"])
-        version = f"{row['version']} / {row['num_versions']}"
-        table.add_row(row["name"], row["kind"], version, has, row["title"][language])
+        number = str(row["version"])
+        table.add_row(row["name"], row["kind"], number, has, row["title"][language])
     console.print(table)
 
 

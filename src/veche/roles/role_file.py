@@ -58,6 +58,11 @@ def is_content_hash(text: str) -> bool:
     return _HASH.fullmatch(text) is not None
 
 
+def is_license(text: str) -> bool:
+    """Whether it looks like an SPDX identifier or expression."""
+    return len(text) <= _MAX_NAME and _LICENSE.fullmatch(text) is not None
+
+
 def parse_role(text: str, *, where: str) -> Role:
     """Parse a role's YAML.
 
@@ -180,7 +185,7 @@ def _checked_hash(text: str) -> str:
 
 
 def _checked_license(text: str) -> str:
-    if len(text) > _MAX_NAME or not _LICENSE.fullmatch(text):
+    if not is_license(text):
         raise ValueError("is no SPDX identifier, such as Apache-2.0")
     return text
 
