@@ -1,7 +1,7 @@
 """What an observer sees in reasoning that it is given, beside what anyone can see in the text.
 
     python benchmarks/recursia_probe.py DATA MODEL [--dtype bfloat16] [--layers 18] [--limit N]
-        [--parts answers,steps,elsewhere,procedural] [--cache FOLDER] [--out FILE.json]
+        [--parts answers,steps,elsewhere,procedural] [--tasks T,T] [--cache FOLDER] [--out FILE.json]
 
 DATA holds gsm8k_solutions/ and big_bench_mistake/ as their authors publish them. MODEL is any
 folder that the transformers engine loads, a mixture or dense (which has no router features).
@@ -20,7 +20,7 @@ gradient-boosted trees, which no linear stack is made of. Texts longer than the 
 out.
 
 Time: reading is all but a few minutes of it, and is kept in --cache: about 1.6 M tokens for all of
-it, at about the speed of prefill (`tokens_per_s` in the output).
+it, at about the speed of prefill (benchmarks/observer_cost.py).
 """
 
 import argparse
@@ -182,18 +182,20 @@ def procedural(bench: Bench) -> dict[str, Any]:
     }
 
 
-def mistakes(bench: Bench, data: Path, parts: Sequence[str]) -> dict[str, Any]:
+def mistakes(
+    bench: Bench, data: Path, parts: Sequence[str], tasks: Sequence[str]
+) -> dict[str, Any]:
     """Return each task of BIG-Bench Mistake, learnt on itself and on the others."""
     examples: list[Example] = []
     seen: list[Observation] = []
-    for task in TASKS:
+    for task in tasks:
         some, their = bench.read(read_examples(data / "big_bench_mistake" / f"{task}.jsonl"))
         examples += some
         seen += their
     rows = step_rows(examples, seen)
     found: dict[str, Any] = {}
     for part in parts:
-        for task in TASKS:
+        for task in tasks:
             is_here = np.array([name == task for name in rows.tasks])
             here = rows.taken(np.flatnonzero(is_here))
             others = rows.taken(np.flatnonzero(~is_here)) if part == "elsewhere" else None
@@ -208,25 +210,27 @@ def show(title: str, found: dict[str, Any]) -> dict[str, Any]:
     print(f"\n{title}: {found['rows']} rows of {found['problems']} problems, ECE "
           f"{found['stack_ece']:.3f}")  # fmt: skip
     for name, told in found["methods"].items():
-        line = f"  {name:27s} AUROC {_told(told['auroc'])}  gain {_told(told['gain_over_surface'])}"
+        line = f"  {name:27s} AUROC {_told(told['auroc'], is_plain=True)}"
+        line += f"  over surface {_told(told['gain_over_surface'])}"
         line += f"  over text + position {_told(told['gain_over_text_and_place'])}"
         if "exact_match" in told:
-            line += f"  equal place {_told(told['auroc_at_equal_place'])}"
-            line += f"  exact {_told(told['exact_match'])}"
+            line += f"  equal place {_told(told['auroc_at_equal_place'], is_plain=True)}"
+            line += f"  exact {_told(told['exact_match'], is_plain=True)}"
         print(line, flush=True)
     print(f"  stack over boosted surface: {_told(found['stack_over_boosted_surface'])}")
     if "same_problem_pairs" in found:
         for name, pairs in found["same_problem_pairs"].items():
-            print(f"  pairs of one problem, {name}: {_told(pairs)}")
+            print(f"  pairs of one problem, {name}: {_told(pairs, is_plain=True)}")
     return found
 
 
-def _told(interval: dict[str, float | None]) -> str:
+def _told(interval: dict[str, float | None], *, is_plain: bool = False) -> str:
     mean, low, high = (
         float("nan") if (value := interval[end]) is None else value
         for end in ("mean", "low", "high")
     )
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    sign = "" if is_plain else "+"
+    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
 
 
 def main() -> None:
@@ -238,6 +242,7 @@ def main() -> None:
     parser.add_argument("--layers", default="18")
     parser.add_argument("--limit", type=int, default=None, help="problems of each set")
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--tasks", default=",".join(TASKS), help="of BIG-Bench Mistake")
     parser.add_argument("--cache", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
@@ -250,15 +255,15 @@ def main() -> None:
         read = bench.read(read_examples(solutions))
         found["answers"] = show("answers: GSM8K", answers(answer_rows(*read)))
     if wanted := [part for part in ("steps", "elsewhere") if part in parts]:
-        found |= mistakes(bench, arguments.data, wanted)
+        found |= mistakes(bench, arguments.data, wanted, arguments.tasks.split(","))
     if "procedural" in parts:
         found["procedural"] = procedural(bench)
         for name, told in found["procedural"].items():
             show(f"procedural: {name}", told)
     found["minutes"] = round((time.perf_counter() - start) / 60, 1)
     found["read_minutes"] = round(bench.read_s / 60, 1)
-    found["tokens_per_s"] = round(bench.tokens / max(bench.read_s, 1e-9))
-    print(json.dumps({key: found[key] for key in ("minutes", "read_minutes", "tokens_per_s")}))
+    found["tokens"] = bench.tokens
+    print(json.dumps({key: found[key] for key in ("minutes", "read_minutes", "tokens")}))
     if arguments.out is not None:
         write_json(arguments.out, found)
 
