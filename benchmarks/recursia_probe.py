@@ -1,7 +1,8 @@
 """What an observer sees in reasoning that it is given, beside what anyone can see in the text.
 
     python benchmarks/recursia_probe.py DATA MODEL [--dtype bfloat16] [--layers 18] [--limit N]
-        [--parts answers,steps,elsewhere,procedural] [--tasks T,T] [--cache FOLDER] [--out FILE.json]
+        [--parts answers,steps,elsewhere,procedural] [--tasks T,T] [--cache FOLDER]
+        [--out FILE.json]
 
 DATA holds gsm8k_solutions/ and big_bench_mistake/ as their authors publish them. MODEL is any
 folder that the transformers engine loads, a mixture or dense (which has no router features).
