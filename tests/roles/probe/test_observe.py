@@ -150,6 +150,11 @@ def test_an_empty_text_is_refused_by_name(engine):
         observe(engine, [example((), group="blank")], LAYERS)
 
 
+def test_a_text_longer_than_the_context_is_refused_by_name(engine):
+    with pytest.raises(InputError, match=r"a text of 'long' has .* tokens, but .* 512"):
+        observe(engine, [example(("x " * 600,), group="long")], LAYERS)
+
+
 class _Refusing:
     """The engine, which reads no more."""
 

@@ -1,11 +1,12 @@
 """Let a model read texts, and note what was seen inside it, step by step."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from veche.core.errors import InputError
 from veche.core.progress import Progress, Silent
 from veche.engines.protocol import (
     Branch,
@@ -123,7 +124,7 @@ def _read(
     capture = capture_of(engine, layers)
     for dialogue, keys in dialogues.items():
         with _trunk(engine, dialogue) as trunk:
-            for batch in _batches(engine, {key: steps_of(examples[key]) for key in keys}):
+            for batch in _batches(engine, {key: examples[key] for key in keys}):
                 branches = [Branch(voice=key, instruction="", capture=capture) for key in batch]
                 texts = [joined(steps) for steps in batch.values()]
                 results = engine.score(trunk, branches, texts)
@@ -134,12 +135,19 @@ def _read(
 
 
 def _batches(
-    engine: Engine, texts: dict[str, tuple[str, ...]]
+    engine: Engine, examples: Mapping[str, Example]
 ) -> Iterator[dict[str, tuple[str, ...]]]:
     """Yield texts of like length together: a batch's rows are as long as its longest."""
+    texts = {key: steps_of(example) for key, example in examples.items()}
     lengths = {key: engine.count_tokens(joined(steps)) for key, steps in texts.items()}
     batch: dict[str, tuple[str, ...]] = {}
     for key in sorted(texts, key=lambda key: lengths[key]):
+        if lengths[key] > engine.context_tokens:
+            raise InputError(
+                f"a text of {examples[key].group!r} has {lengths[key]} tokens, but {engine.name} "
+                f"has a context of {engine.context_tokens}",
+                hint="leave the example out, or use a model with a longer context",
+            )
         if batch and (len(batch) == _ROWS or (len(batch) + 1) * lengths[key] > _TOKENS):
             yield batch
             batch = {}
