@@ -96,7 +96,7 @@ def show_role(
     """Print a role, then its versions."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     for key, text in _facts(role, files, language):
         if text:
             table.add_row(say(key, language), text)
@@ -133,7 +133,7 @@ def _facts(role: "Role", files: Mapping[str, str], language: "Language") -> list
         ("kind", role.kind),
         ("title", role.title[language]),
         ("prompt", role.prompt[language] or say("no_prompt", language)),
-        ("invocation", role.invocation),
+        ("invocation", repr(role.invocation) if role.invocation else ""),
         (
             "sampling",
             ", ".join(f"{name} {value:g}" for name, value in dials.items() if value is not None),
