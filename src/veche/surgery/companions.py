@@ -10,13 +10,14 @@ from veche.core.files import is_partial
 from veche.surgery.names import (
     GROWTH_NAME,
     HASHES_NAME,
+    HEAL_NAME,
     PLAN_NAME,
     SOURCE_CARD_NAME,
     WEIGHT_SUFFIXES,
 )
 from veche.surgery.workshop import WORK_NAMES
 
-_OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, SOURCE_CARD_NAME)
+_OWN = ("config.json", PLAN_NAME, INDEX_NAME, GROWTH_NAME, HASHES_NAME, HEAL_NAME, SOURCE_CARD_NAME)
 _COPY_BYTES = 8 << 20
 
 

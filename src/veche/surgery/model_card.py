@@ -77,9 +77,14 @@ def front_matter(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
+def carried_header(source: Path) -> dict[str, Any]:
+    """Return what of a folder's header holds for what is made of it: licence, languages, base."""
     found = front_matter(source)
-    header = {key: copy(found[key]) for key in _CARRIED if _is_plain(found.get(key))}
+    return {key: copy(found[key]) for key in _CARRIED if _is_plain(found.get(key))}
+
+
+def _header(plan: BuildPlan, source: Path) -> dict[str, Any]:
+    header = carried_header(source)
     if base := _hub_id(plan, source):
         header["base_model"] = base
     return {

@@ -90,32 +90,45 @@ def states_of(
 
 @torch.inference_mode()
 def compared(
-    model: Model, base: States, turned: States, text: DialText, *, temperature: float = 1.0
+    model: Model,
+    base: States,
+    turned: States,
+    text: DialText,
+    *,
+    temperature: float = 1.0,
+    base_head: Any = None,
 ) -> dict[Context, WindowFigures]:
     """Compare two settings' predictions of the same tokens.
 
     Args:
-        model: whose output head is read, which both share.
+        model: whose output head is read.
         base: states under the checkpoint's own setting.
         turned: states under the other.
         text: what was read.
         temperature: what the turned logits are divided by.
+        base_head: the output head of the base's states; None is the model's, which both share.
     """
+    head = model.get_output_embeddings()
+    heads = (base_head or head, head)
     return {
-        context: _compared(model, base[context], turned[context], text.targets, temperature)
+        context: _compared(heads, base[context], turned[context], text.targets, temperature)
         for context in text.contexts
     }
 
 
 def _compared(
-    model: Model, base_WPH: Tensor, turned_WPH: Tensor, targets_WP: Tensor, temperature: float
+    heads: tuple[Any, Any],
+    base_WPH: Tensor,
+    turned_WPH: Tensor,
+    targets_WP: Tensor,
+    temperature: float,
 ) -> WindowFigures:
-    head: Any = model.get_output_embeddings()
+    base_head, head = heads
     nll, kl, same, confidence, is_right = [], [], [], [], []
     for base_PH, turned_PH, targets_P in zip(base_WPH, turned_WPH, targets_WP, strict=True):
         sums = PairSums(targets_P)
         turned_PV = head(turned_PH).float() / temperature
-        sums.add(head(base_PH), turned_PV)
+        sums.add(base_head(base_PH), turned_PV)
         nll.append(float(sums.nll_q.mean()))
         kl.append(float(sums.kl.mean()))
         same.append(float(sums.is_same.double().mean()))

@@ -51,10 +51,10 @@ def fit_layers(
     carved = []
     with progress.task("carve", len(core.layers)) as advance:
         for layer in core.layers:
-            hidden_WTH = _attend(layer, hidden_WTH, rotary, dtype)
+            hidden_WTH = attend(layer, hidden_WTH, rotary, dtype)
             if dense_WTH is not None:
-                dense_WTH = _attend(layer, dense_WTH, rotary, dtype)
-                dense_WTH = dense_WTH + layer.mlp(_normed(layer, dense_WTH, dtype))
+                dense_WTH = attend(layer, dense_WTH, rotary, dtype)
+                dense_WTH = dense_WTH + layer.mlp(normed(layer, dense_WTH, dtype))
             fit, output_NH = _carve_layer(layer, hidden_WTH, dense_WTH, division, seed)
             hidden_WTH = hidden_WTH + output_NH.view_as(hidden_WTH)
             carved.append(fit)
@@ -62,7 +62,7 @@ def fit_layers(
     return carved
 
 
-def _attend(layer: Any, hidden_WTH: Tensor, rotary: Any, dtype: torch.dtype) -> Tensor:
+def attend(layer: Any, hidden_WTH: Tensor, rotary: Any, dtype: torch.dtype) -> Tensor:
     """Return the residual stream after a layer's attention, a few windows at a time."""
     parts = [
         part
@@ -76,7 +76,7 @@ def _attend(layer: Any, hidden_WTH: Tensor, rotary: Any, dtype: torch.dtype) -> 
     return torch.cat(parts)
 
 
-def _normed(layer: Any, residual: Tensor, dtype: torch.dtype) -> Tensor:
+def normed(layer: Any, residual: Tensor, dtype: torch.dtype) -> Tensor:
     normed: Tensor = layer.post_attention_layernorm(residual.to(dtype))
     return normed
 
@@ -87,7 +87,7 @@ def _carve_layer(
     """Return a layer's fit, and its output with `top_k` experts."""
     mlp, residual_NH = layer.mlp, hidden_WTH.flatten(0, 1)
     down_HI: Tensor = mlp.down_proj.weight
-    inputs_NH = _normed(layer, residual_NH, down_HI.dtype)
+    inputs_NH = normed(layer, residual_NH, down_HI.dtype)
     activations_NI = mlp.act_fn(mlp.gate_proj(inputs_NH)) * mlp.up_proj(inputs_NH)
     weight_N = 1 / (residual_NH + mlp.down_proj(activations_NI)).square().sum(dim=1)
     if not weight_N.isfinite().all():

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from veche.checkpoint.families import TensorKind, TensorRole, role_of
+from veche.checkpoint.families import Family, TensorKind, TensorRole, role_of
 from veche.checkpoint.header import TensorInfo
 from veche.checkpoint.reader import Checkpoint, read_into, weight_dtype
 from veche.core.errors import CheckpointError
@@ -30,7 +30,7 @@ _FUSED_OF = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class Place:
     """Where a stored tensor goes: a parameter of the model, or a part of one."""
 
     parameter: str
@@ -44,6 +44,17 @@ class _Place:
         if self.role.kind is TensorKind.EXPERT_DOWN:
             return part
         return part.chunk(2)[0 if self.role.kind is TensorKind.EXPERT_GATE else 1]
+
+
+def place_of(name: str, family: Family) -> Place | None:
+    """Return where a stored tensor goes in a model of `family`; None if it is not known."""
+    role = role_of(name, family)
+    if role is None:
+        return None
+    parameter = name.replace(f".{family.moe_block}.", ".mlp.", 1)
+    if fused := _FUSED_OF.get(role.kind):
+        parameter = f"model.layers.{role.layer}.mlp.{fused}"
+    return Place(parameter=parameter, role=role)
 
 
 class Weights:
@@ -135,18 +146,12 @@ class Weights:
                     self.not_finite[info.name] = None
                 flat[start : start + len(chunk)] = chunk
 
-    def _place(self, info: TensorInfo) -> _Place:
-        spec = self._checkpoint.spec
-        role = role_of(info.name, spec.family)
-        if role is None:
+    def _place(self, info: TensorInfo) -> Place:
+        place = place_of(info.name, self._checkpoint.spec.family)
+        if place is None or place.parameter not in self._shapes:
             raise self._error("unexpected", info.name)
-        name = info.name.replace(f".{spec.family.moe_block}.", ".mlp.", 1)
-        if fused := _FUSED_OF.get(role.kind):
-            name = f"model.layers.{role.layer}.mlp.{fused}"
-        if name not in self._shapes:
-            raise self._error("unexpected", info.name)
+        name, role = place.parameter, place.role
         weight_dtype(info)
-        place = _Place(parameter=name, role=role)
         whole = torch.empty(self._shapes[name], device="meta")
         if role.expert is not None and role.expert >= len(whole):
             raise self._error("unexpected", info.name)
