@@ -24,6 +24,7 @@ from veche.cli.doctor import doctor
 from veche.cli.experts import experts
 from veche.cli.export import export
 from veche.cli.gpus import gpus
+from veche.cli.heal import heal
 from veche.cli.launch import launch
 from veche.cli.operations import operations
 from veche.cli.plan import plan
@@ -71,7 +72,7 @@ def _root(
 
 _COMMANDS: tuple[Callable[..., None] | typer.Typer, ...] = (
     carve, recipe, plan, operations, build, verify, export, launch, gpus, ask, experts, dial, steer,
-    role, demo, doctor,
+    heal, role, demo, doctor,
 )  # fmt: skip
 for _command in _COMMANDS:
     if isinstance(_command, typer.Typer):

@@ -12,6 +12,7 @@ _NEEDED = {
     "probe": ("sklearn", "safetensors"),
     "ray": ("ray",),
     "remote": ("fsspec",),
+    "train": ("torch", "transformers", "safetensors", "peft"),
 }
 """Packages that each extra brings, as far as commands import them."""
 

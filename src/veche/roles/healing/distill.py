@@ -46,7 +46,8 @@ def distillation_loss(
         teacher_head: the teacher's.
         rows: positions at a time.
     """
-    loss: Tensor = _HeadKL.apply(student_NH, teacher_NH, student_head, teacher_head, rows)  # type: ignore[no-untyped-call]
+    apply: Any = _HeadKL.apply
+    loss: Tensor = apply(student_NH, teacher_NH, student_head, teacher_head, rows)
     return loss
 
 
@@ -75,7 +76,7 @@ class _HeadKL(torch.autograd.Function):
         return (total / count).to(torch.promote_types(student_NH.dtype, torch.float32))
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_NH,) = ctx.saved_tensors
         return gradient_NH * outer[0].to(gradient_NH.dtype), None, None, None, None
 

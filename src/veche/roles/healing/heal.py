@@ -32,7 +32,6 @@ from veche.roles.healing.settings import HealSettings
 from veche.roles.healing.texts import HealTexts
 from veche.roles.healing.trainee import Trainee
 from veche.surgery.loading import Model, load_model
-from veche.surgery.names import HEAL_NAME
 from veche.surgery.verification.compare import windows
 from veche.surgery.verification.form import free_memory
 from veche.surgery.verification.verify import DeviceChoice, device_of
@@ -122,7 +121,7 @@ def heal(
         del model
         write_companions(folder, checkpoint, lesson)
         report = work.report(folder, target)
-        write_provenance(folder, checkpoint, shards, report.as_dict(), HEAL_NAME)
+        write_provenance(folder, checkpoint, shards, report.as_dict())
     shutil.rmtree(target / FOLDER_NAME, ignore_errors=True)
     return report
 
@@ -334,9 +333,7 @@ class _Work:
         point = self.kept.num_steps()
         if point is None:
             spent = sum(self.seconds.get(name, 0.0) for name in ("fit", "write"))
-            point = num_steps_for(
-                trainee, teacher, material, self.plan.settings, spent_s=spent
-            )
+            point = num_steps_for(trainee, teacher, material, self.plan.settings, spent_s=spent)
             self.kept.save_num_steps(point)
         return point
 

@@ -115,7 +115,9 @@ class _Stream:
     def feed(self, layer: Any) -> None:
         """Pass what comes after it."""
         inputs_WTH = normed(layer, self.hidden_WTH, self.dtype)
-        parts = [_output(layer.mlp(part[None])) for part in inputs_WTH.flatten(0, 1).split(_ROWS)]
+        parts = [
+            _output(layer.mlp(part[None])) for part in torch.split(inputs_WTH.flatten(0, 1), _ROWS)
+        ]
         self.hidden_WTH = self.hidden_WTH + torch.cat(parts, dim=1).view_as(self.hidden_WTH)
 
 
@@ -133,7 +135,7 @@ class _LayerFit:
         self._residual_NH = stream.hidden_WTH.flatten(0, 1)
         self._inputs_NH = normed(layer, self._residual_NH, stream.dtype)
         self._experts = layer.mlp.experts
-        parts = [self._activations(part) for part in self._inputs_NH.split(_ROWS)]
+        parts = [self._activations(part) for part in torch.split(self._inputs_NH, _ROWS)]
         self._activations_NI = torch.cat(parts)
         self._weight_N = 1 / teacher_NH.square().sum(dim=1)
         is_sound = self._weight_N.isfinite().all() and self._residual_NH.isfinite().all()
@@ -164,7 +166,8 @@ class _LayerFit:
         return activations_BI
 
     @property
-    def _down_HI(self) -> Tensor:
+    def _down(self) -> Tensor:
+        """All experts' `down` side by side, [H, I], in float32."""
         down_EHC = self._experts.down_proj
         flat: Tensor = down_EHC.transpose(1, 2).reshape(-1, down_EHC.shape[1]).T.float()
         return flat
@@ -172,11 +175,13 @@ class _LayerFit:
     def _fit_router(self, top_k: int, seed: int) -> None:
         """Fit the ranking at this k; the old router stays where it keeps more."""
         old_EH, inputs_NH = self._block.gate.weight, self._inputs_NH.float()
-        down_HI = self._down_HI
+        down_HI = self._down
         energies = [
-            unit_energies(part.float(), down_HI, weight_B).unflatten(1, (len(old_EH), -1)).sum(-1)
+            unit_energies(part.float(), down_HI, weight_B).view(len(part), len(old_EH), -1).sum(-1)
             for part, weight_B in zip(
-                self._activations_NI.split(_ROWS), self._weight_N.split(_ROWS), strict=True
+                torch.split(self._activations_NI, _ROWS),
+                torch.split(self._weight_N, _ROWS),
+                strict=True,
             )
         ]
         energies_NE = torch.cat(energies)
@@ -191,7 +196,7 @@ class _LayerFit:
             old_EH.copy_(scale_router(fitted_EH, inputs_NH, ROUTER_SPREAD))
 
     def _refit(self) -> None:
-        down_HI, down_EHC = self._down_HI, self._experts.down_proj
+        down_HI, down_EHC = self._down, self._experts.down_proj
         _, weights_NK, experts_NK = self._block.gate(self._inputs_NH)
         weights_NE = weights_NK.new_zeros(len(self._inputs_NH), len(down_EHC))
         weights_NE = weights_NE.scatter(1, experts_NK, weights_NK).to(self._activations_NI.dtype)

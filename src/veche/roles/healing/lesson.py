@@ -110,12 +110,15 @@ def lesson_of(
     """
     spec = spec_of(read_config(model), where=str(model / "config.json"))
     asked: dict[DialName, float | None] = {"top_k": top_k, "rope_theta": rope_theta, "yarn": yarn}
-    dials = {name: float(value) for name, value in asked.items() if value is not None}
+    dials: dict[str, float] = {}
     changes: dict[str, Any] = {}
     gain = 1.0
-    for name, value in dials.items():
-        chosen_points(name, f"{value!r}", spec)
+    for name, value in asked.items():
+        if value is None:
+            continue
+        chosen_points(name, f"{float(value)!r}", spec)
         variant = variant_of(model, name, value)
+        dials[name] = float(value)
         changes, gain = {**changes, **variant.changes}, gain * variant.gain
     found = teacher or (model if dials else _source_of(model))
     lesson = Lesson(

@@ -144,7 +144,8 @@ def num_steps_for(
         with torch.no_grad():
             states_BTH = teacher.model(input_ids=tokens_BT, use_cache=False).last_hidden_state
         between = time.perf_counter()
-        _loss(trainee.model, tokens_BT, states_BTH, teacher.get_output_embeddings()).backward()
+        loss = _loss(trainee.model, tokens_BT, states_BTH, teacher.get_output_embeddings())
+        torch.autograd.backward(loss)
         trainee.forget()
         teacher_s = min(teacher_s, between - before)
         step_s = min(step_s, time.perf_counter() - between)
@@ -202,7 +203,7 @@ def _one_step(
         states.of(windows_B).to(device),
         states.head,
     )
-    loss.backward()
+    torch.autograd.backward(loss)
     value = float(loss.detach())
     norm = trainee.step(rate_factor(step, num_steps)) if math.isfinite(value) else math.nan
     if not math.isfinite(norm):

@@ -25,7 +25,8 @@ class Recovery:
         source_nll: of the teacher, nats a token.
         lost: NLL of the unhealed model − of the teacher, of the same windows.
         left: NLL of the healed model − of the teacher.
-        recovered: 1 − left/lost.
+        recovered: 1 − left/lost; None where the interval of what was lost reaches 0: a share of it
+            would say nothing.
         kl: KL(teacher‖model), before and after.
         top1: share of tokens after which model and teacher choose the same token, before and after.
     """
@@ -33,14 +34,14 @@ class Recovery:
     source_nll: Interval
     lost: Interval
     left: Interval
-    recovered: Interval
+    recovered: Interval | None
     kl: tuple[Interval, Interval]
     top1: tuple[Interval, Interval]
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
         pairs = {"kl": self.kl, "top1_agreement": self.top1}
-        single = {
+        single: dict[str, Interval | None] = {
             "source_nll": self.source_nll,
             "lost": self.lost,
             "left": self.left,
@@ -48,7 +49,10 @@ class Recovery:
         }
         result: dict[str, Any] = {}
         for name, interval in single.items():
-            result |= {name: interval.mean, f"{name}_interval": interval.as_list()}
+            result |= {
+                name: None if interval is None else interval.mean,
+                f"{name}_interval": None if interval is None else interval.as_list(),
+            }
         for name, both in pairs.items():
             for when, interval in zip(("before", "after"), both, strict=True):
                 result |= {
@@ -86,9 +90,7 @@ class Heldout:
             return states_of(model, self.text, advance)
 
 
-def recovery(
-    teacher: WindowFigures, before: WindowFigures, after: WindowFigures
-) -> Recovery:
+def recovery(teacher: WindowFigures, before: WindowFigures, after: WindowFigures) -> Recovery:
     """Compare a healed model with the same model before, window by window.
 
     Intervals resample windows, the same ones for all three models.
@@ -108,11 +110,12 @@ def recovery(
         return 1 - float(left_W[rows].mean()) / lost if lost else float("nan")
 
     names = [f"{window:06}" for window in range(len(source_W))]
+    lost = difference_interval(teacher.nll, before.nll)
     return Recovery(
         source_nll=mean_interval(source_W),
-        lost=difference_interval(teacher.nll, before.nll),
+        lost=lost,
         left=difference_interval(teacher.nll, after.nll),
-        recovered=grouped_interval(share, names),
+        recovered=grouped_interval(share, names) if lost.is_above_zero else None,
         kl=(mean_interval(before.kl), mean_interval(after.kl)),
         top1=(mean_interval(before.same), mean_interval(after.same)),
     )

@@ -85,8 +85,10 @@ def memory_plan(
     student, teacher = (open_checkpoint(path) for path in (lesson.student, lesson.teacher))
     element = _element_bytes(student)
     trained = sum(parts.values())
-    per_token = spec.num_hidden_layers * element * (
-        _KEPT_VALUES * spec.hidden_size + _KEPT_UNIT_VALUES * _units(spec)
+    per_token = (
+        spec.num_hidden_layers
+        * element
+        * (_KEPT_VALUES * spec.hidden_size + _KEPT_UNIT_VALUES * _units(spec))
     )
     units = spec.num_experts * (spec.moe_intermediate_size or 0)
     fitting = settings.fit_tokens * (4 * units + 24 * spec.hidden_size) + 12 * units**2

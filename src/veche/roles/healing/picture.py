@@ -44,8 +44,10 @@ def plot_healing(path: Path, report: HealReport, *, language: Language = "en") -
         file.write(png_of(figure))
 
 
-def share_text(share: Interval) -> str:
+def share_text(share: Interval | None) -> str:
     """Return a share with its interval, in percent."""
+    if share is None:
+        return "–"
     if not np.isfinite(share.low):
         return f"{share.mean:.0%}"
     return f"{share.mean:.0%} [{share.low:.0%}, {share.high:.0%}]"
@@ -71,7 +73,7 @@ def _draw_heldout(axis: Any, report: HealReport, language: Language) -> None:
     if report.fitted is not None:
         bars.append(("col_fitted", report.fitted.left, _BLUE))
     bars.append(("col_after", report.recovery.left, _GREEN))
-    for place, (name, interval, color) in enumerate(bars):
+    for place, (_, interval, color) in enumerate(bars):
         axis.bar(place, interval.mean, color=color, width=0.6)
         if np.isfinite(interval.low):
             ends = [[interval.mean - interval.low], [interval.high - interval.mean]]

@@ -1,7 +1,6 @@
 """Write the healed checkpoint: the student's files, with the values that moved. Imports torch."""
 
-import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from veche.surgery.names import (
     CARD_NAME,
     GROWTH_NAME,
     HASHES_NAME,
+    HEAL_NAME,
     PLAN_NAME,
     SOURCE_CARD_NAME,
 )
@@ -101,10 +101,9 @@ def write_provenance(
     checkpoint: Checkpoint,
     shards: Mapping[str, ShardHashes],
     record: Mapping[str, Any],
-    name: str,
 ) -> None:
     """Write the record of the healing, the card, and what `veche verify --hashes` looks at."""
-    write_json(folder / name, dict(record))
+    write_json(folder / HEAL_NAME, dict(record))
     write_text(folder / CARD_NAME, card(checkpoint.folder, record))
     files = {
         file.name: shards[file.name].path if file.name in shards else sha256_of(file)
@@ -133,22 +132,38 @@ def card(student: Path, record: Mapping[str, Any]) -> str:
         ("KL(source‖model), before", recovery["kl_before"], recovery["kl_before_interval"]),
         ("KL(source‖model), healed", recovery["kl_after"], recovery["kl_after_interval"]),
     ]
-    table = [f"| {name} | {mean:.3f} | {low:.3f} … {high:.3f} |" for name, mean, (low, high) in rows]
+    table = [_row(*row) for row in rows]
     dials = ", ".join(f"`{name}` {value:g}" for name, value in record["dials"].items())
-    lines = [
-        f"---\n{yaml.safe_dump(header, allow_unicode=True, sort_keys=False)}---\n",
-        f"# {Path(str(record['student'])).name}, healed\n",
-        f"Made by veche {__version__}: the model `{Path(str(record['student'])).name}`"
-        f"{f' with {dials}' if dials else ''}, distilled towards "
-        f"`{Path(str(record['teacher'])).name}` in {record['num_steps']} steps. Trained: "
-        f"{', '.join(record['parts'])}.\n",
-        f"Measured on {record['heldout_windows']} held-out windows, nats a token, 95 % intervals:\n",
-        "| figure | mean | interval |\n|---|---|---|",
-        *table,
-        f"\n`veche_heal.json` is the record, `{HASHES_NAME}` has SHA-256 of the files. Licence and "
-        "tokenizer are the source's.",
+    student_name, teacher_name = (Path(str(record[key])).name for key in ("student", "teacher"))
+    made = (
+        f"Made by veche {__version__}: the model `{student_name}`"
+        f"{f' with {dials}' if dials else ''}, distilled towards `{teacher_name}` in "
+        f"{record['num_steps']} steps. Trained: {', '.join(record['parts'])}."
+    )
+    measured = (
+        f"Measured on {record['heldout_windows']} held-out windows, NLL and KL in nats a token, "
+        "95 % intervals:"
+    )
+    files = (
+        f"`{HEAL_NAME}` is the record, `{HASHES_NAME}` has SHA-256 of the files. Licence and "
+        "tokenizer are the source's."
+    )
+    paragraphs = [
+        f"---\n{yaml.safe_dump(header, allow_unicode=True, sort_keys=False)}---",
+        f"# {student_name}, healed",
+        made,
+        measured,
+        "\n".join(["| figure | mean | interval |", "|---|---|---|", *table]),
+        files,
     ]
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _row(name: str, mean: float | None, interval: Sequence[float | None] | None) -> str:
+    if mean is None or interval is None:
+        return f"| {name} | – | – |"
+    low, high = interval
+    return f"| {name} | {mean:.3f} | {low:.3f} … {high:.3f} |"
 
 
 def _tensor(
@@ -175,7 +190,7 @@ def _bytes_of(value: Tensor, info: TensorInfo) -> Chunks:
 
 
 def _chunks(rows: Tensor, info: TensorInfo) -> Iterator[memoryview]:
-    for part in rows.split(_CHUNK_ROWS):
+    for part in torch.split(rows, _CHUNK_ROWS):
         stored = part.to("cpu", _STORED[info.dtype]).contiguous()
         if not stored.isfinite().all():
             raise FailureError(

@@ -15,7 +15,12 @@ _WINDOWS_AT_ONCE = 32
 
 @torch.inference_mode()
 def self_written(
-    model: Model, first_token: int, *, num_windows: int, window_tokens: int, seed: int,
+    model: Model,
+    first_token: int,
+    *,
+    num_windows: int,
+    window_tokens: int,
+    seed: int,
     progress: Progress,
 ) -> Tensor:
     """Return windows [W, T] that a model samples at temperature 1, each from a first token on.

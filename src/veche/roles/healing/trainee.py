@@ -5,7 +5,7 @@ Legend: A [r, n] and B [m, r] are the factors of a change of a weight [m, n].
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -18,6 +18,7 @@ from veche.roles.healing.masks import new_masks
 from veche.roles.healing.settings import HealSettings, Part
 from veche.roles.healing.straight_through import close_routers, open_routers
 from veche.roles.loft.optimizer import LoFT
+from veche.roles.loft.pairs import lora_pairs
 from veche.surgery.loading import Model
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -70,9 +71,9 @@ class Trainee:
             UnsupportedError: the model has no such part.
         """
         self.model, self._settings = model, settings
-        self._own_experts = getattr(model.config, "_experts_implementation", None)
+        self._own_experts = str(getattr(model.config, "_experts_implementation", ""))
         self._gates: list[Any] = []
-        model.requires_grad_(False)  # noqa: FBT003 - torch's name for it takes no keyword
+        model.requires_grad_(False)
         chosen = _chosen(model, lesson, parts)
         if "routers" in parts and lesson.spec.has_equal_routing_weights:
             self._gates = open_routers(model)
@@ -172,7 +173,7 @@ def _chosen(
                 hint="leave it out of --train, e.g. --train attention",
             )
         if part in parts:
-            found |= {name: (part, None) for name in names}
+            found |= dict.fromkeys(names, (part, None))
     return found
 
 
@@ -183,7 +184,7 @@ def _full(model: Model, chosen: Mapping[str, tuple[Part, Tensor | None]]) -> lis
         if own not in chosen:
             continue
         part, mask = chosen[own]
-        parameter.requires_grad_(True)  # noqa: FBT003
+        parameter.requires_grad_(True)
         is_exact = parameter.dtype == torch.float32 or parameter.dtype == torch.float64
         master = parameter if is_exact else parameter.detach().float().clone()
         moving.append(Moving(name=own, part=part, parameter=parameter, master=master, mask=mask))
@@ -201,19 +202,13 @@ def _inject(model: Model, settings: HealSettings) -> list[Moving]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
-    model.requires_grad_(False)  # noqa: FBT003 - PEFT leaves its factors trained, in their own type
     moving = []
-    for name, layer in _adapted(model):
-        for factor in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]):
-            factor.weight.data = factor.weight.data.float()
-            factor.weight.requires_grad_(True)  # noqa: FBT003
-            kind = "A" if factor is layer.lora_A[_ADAPTER] else "B"
+    for pair in lora_pairs(model, _ADAPTER):
+        for kind, factor in (("A", pair.a), ("B", pair.b)):
+            factor.data = factor.data.float()
             moving.append(
                 Moving(
-                    name=f"{name}.{kind}",
-                    part="attention",
-                    parameter=factor.weight,
-                    master=factor.weight,
+                    name=f"{pair.name}.{kind}", part="attention", parameter=factor, master=factor
                 )
             )
     return moving
@@ -254,5 +249,5 @@ def _rate(part: Part, masters: Sequence[Tensor], settings: HealSettings) -> floa
         return settings.factor_rate
     if part == "routers":
         size = torch.cat([master.detach().flatten() for master in masters]).std()
-        return settings.routers_rate * cast("float", float(size))
+        return settings.routers_rate * float(size)
     return settings.experts_rate
