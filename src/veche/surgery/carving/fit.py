@@ -77,6 +77,7 @@ def attend(layer: Any, hidden_WTH: Tensor, rotary: Any, dtype: torch.dtype) -> T
 
 
 def normed(layer: Any, residual: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return what a layer's MLP reads of the residual stream."""
     normed: Tensor = layer.post_attention_layernorm(residual.to(dtype))
     return normed
 
