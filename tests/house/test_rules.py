@@ -66,6 +66,14 @@ FRAMEWORK_FILES = {
     "roles/loft/plain_adamw.py",
     "roles/loft/projected_adam.py",
     "roles/loft/symmetric_square.py",
+    "roles/training/adapter.py",
+    "roles/training/checkpoint.py",
+    "roles/training/frozen_experts.py",
+    "roles/training/learner.py",
+    "roles/training/loop.py",
+    "roles/training/optimizer.py",
+    "roles/training/packed_attention.py",
+    "roles/training/train.py",
     "surgery/carving/carve.py",
     "surgery/carving/check.py",
     "surgery/carving/fit.py",
@@ -115,6 +123,7 @@ PHRASE_FILES = {
     "roles/data/problems/syllogisms.py",
     "roles/data/problems/units.py",
     "roles/reporter/reading.py",
+    "roles/training/phrases.py",
 }
 """Files that speak to people; another one is found by itself, and one that is lost is missed."""
 

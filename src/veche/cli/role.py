@@ -6,6 +6,7 @@ import typer
 
 from veche.cli.role_data import data
 from veche.cli.role_files import export, import_
+from veche.cli.role_train import train
 from veche.cli.role_versions import RoleArgument, new, remove, use
 from veche.cli.terminal import (
     JsonOption,
@@ -27,6 +28,7 @@ role = typer.Typer(
 )
 
 role.add_typer(data)
+role.command()(train)
 
 
 @role.command("list")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.identity import content_hash
@@ -92,7 +92,7 @@ def load(
         name=folder.resolve().name,
         model=model,
         tokenizer=tokenizer,
-        end_ids=_end_ids(folder, config, tokenizer),
+        end_ids=end_ids_of(folder, tokenizer),
         context_tokens=int(config.max_position_embeddings),
         folder=folder,
         changes=tuple(changes.items()),
@@ -150,7 +150,9 @@ def _scale_experts(model: Any, folder: Path, top_k: int) -> None:
             scaled_in_place(weights, top_k / spec.num_experts_per_tok, model.dtype)
 
 
-def _end_ids(folder: Path, config: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids_of(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end an answer: the config's, the tokenizer's, and generate's."""
+    config = AutoConfig.for_model(**read_config(folder))
     given = [config.eos_token_id, tokenizer.eos_token_id]
     if (folder / "generation_config.json").is_file():
         given.append(GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id)
