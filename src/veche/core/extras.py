@@ -10,10 +10,17 @@ _NEEDED = {
     "plots": ("matplotlib", "jinja2"),
     "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
     "probe": ("sklearn", "safetensors"),
-    "train": ("torch", "transformers", "peft", "accelerate", "tensorboard", "matplotlib"),
+    "train": (
+        "torch",
+        "transformers",
+        "safetensors",
+        "peft",
+        "accelerate",
+        "tensorboard",
+        "matplotlib",
+    ),
     "ray": ("ray",),
     "remote": ("fsspec",),
-    "train": ("torch", "transformers", "safetensors", "peft"),
 }
 """Packages that each extra brings, as far as commands import them."""
 
