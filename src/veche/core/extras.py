@@ -9,7 +9,7 @@ _NEEDED = {
     "gguf": ("gguf", "tokenizers"),
     "plots": ("matplotlib", "jinja2"),
     "demo": ("torch", "transformers", "safetensors", "gguf", "tokenizers", "matplotlib", "jinja2"),
-    "probe": ("sklearn", "safetensors"),
+    "probe": ("scikit-learn", "safetensors"),
     "train": (
         "torch",
         "transformers",
@@ -23,6 +23,8 @@ _NEEDED = {
     "remote": ("fsspec",),
 }
 """Packages that each extra brings, as far as commands import them."""
+_MODULES = {"scikit-learn": "sklearn"}
+"""Where a package is imported under another name."""
 
 
 def require_extra(extra: str) -> None:
@@ -32,5 +34,5 @@ def require_extra(extra: str) -> None:
         MissingExtraError: names the package and the extra.
     """
     for package in _NEEDED[extra]:
-        if find_spec(package) is None:
+        if find_spec(_MODULES.get(package, package)) is None:
             raise MissingExtraError(package, extra)
