@@ -155,7 +155,7 @@ def _passed(score_N: Floats, weight_N: Floats) -> tuple[Floats, Floats]:
     order_N = np.argsort(-score_N, kind="stable")
     score_N = score_N[order_N]
     is_last_N = np.append(score_N[1:] != score_N[:-1], True)[: len(score_N)]
-    passed_T = np.flatnonzero(is_last_N) + 1.0
+    passed_T = np.flatnonzero(is_last_N).astype(np.float64) + 1
     return passed_T, np.asarray(np.cumsum(weight_N[order_N])[is_last_N])
 
 
