@@ -1,0 +1,51 @@
+"""Read a council's question before anyone answers it; an event says what was read."""
+
+from typing import Any
+
+from veche.core.transcript import Transcript
+from veche.engines.protocol import Engine
+from veche.roles.data.example import Example, Message
+from veche.roles.intent.file import TrainedIntents, require_base
+from veche.roles.intent.reader import Reading
+from veche.roles.probe.observe import observe
+
+_DIGITS = 4
+
+
+def read_question(engine: Engine, trained: TrainedIntents, question: str) -> Reading:
+    """Return what a question is read as.
+
+    Args:
+        engine: that runs the model which the reader was trained on.
+        trained: the reader.
+        question: what is asked.
+
+    Raises:
+        UnsupportedError: the engine runs another model, or can't look inside it.
+        InputError: the question is empty or longer than the context.
+    """
+    require_base(trained, engine)
+    example = Example(
+        messages=(Message(role="user", content=question),), group="question", task="question"
+    )
+    seen = observe(engine, [example], trained.reader.layers)
+    return trained.reader.read([question], seen)[0]
+
+
+def report_question(transcript: Transcript, voice: str, reading: Reading) -> None:
+    """Append a STATE_DELTA of the reader's; nobody who answers is told of it."""
+    transcript.append("STATE_DELTA", voice=voice, signals={"question": as_dict(reading)})
+
+
+def as_dict(reading: Reading) -> dict[str, Any]:
+    """Return a reading as JSON values."""
+    return {
+        "intent": reading.intent,
+        "confidence": round(reading.confidence, _DIGITS),
+        "is_in_scope": reading.is_in_scope,
+        "in_scope": round(reading.in_scope, _DIGITS),
+        "runners_up": [
+            {"intent": intent, "confidence": round(confidence, _DIGITS)}
+            for intent, confidence in reading.runners_up
+        ],
+    }

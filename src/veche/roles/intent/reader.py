@@ -1,0 +1,151 @@
+"""Read what is being asked: an intent, how sure, and whether it is one of the known ones at all.
+
+Shapes: N questions, C captured layers, D hidden size, K intents.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veche.core.errors import InputError
+from veche.experts.metrics import softmax
+from veche.roles.data.example import Example
+from veche.roles.intent.regression import LinearScores
+from veche.roles.intent.wording import Wording
+from veche.roles.probe.observation import Observation
+
+IN_SCOPE = 0.5
+"""From this probability on, a question counts as one of the known intents."""
+RUNNERS_UP = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one question was read as.
+
+    Attributes:
+        intent: the likeliest of the known ones.
+        confidence: its probability, if it is one of them.
+        in_scope: the probability that it is one of them.
+        runners_up: the next likeliest intents, and their probabilities.
+    """
+
+    intent: str
+    confidence: float
+    in_scope: float
+    runners_up: tuple[tuple[str, float], ...]
+
+    @property
+    def is_in_scope(self) -> bool:
+        """Whether it counts as one of the known intents."""
+        return self.in_scope >= IN_SCOPE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """P(in scope) = σ(slope · x + bias) of the winner's score x."""
+
+    slope: float
+    bias: float
+
+    def probability(self, logits_NK: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the probability that each question is of a known intent, [N]."""
+        odds_N = self.slope * logits_NK.max(-1) + self.bias
+        return np.asarray(0.5 * (1 + np.tanh(odds_N / 2)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntentReader:
+    """Two linear readings of a question, joined: of the model's states, and of the words.
+
+    The logit of an intent is share_0 · (its score by states) + share_1 · (its score by words).
+
+    Attributes:
+        intents: K names, sorted.
+        layers: whose mean state over the question's tokens is read.
+        states: scores by states.
+        words: scores by words.
+        shares: of both, fitted so that the softmax of the logits is calibrated.
+        scope: tells known intents from everything else.
+    """
+
+    intents: tuple[str, ...]
+    layers: tuple[int, ...]
+    states: LinearScores
+    words: Wording
+    shares: tuple[float, float]
+    scope: Scope
+
+    def __post_init__(self) -> None:
+        """Refuse parts that don't fit each other."""
+        parts = (self.states.weight, self.states.bias, self.words.weight, self.words.bias)
+        counts = {len(self.states.weight), len(self.states.bias), self.words.weight.shape[-1]}
+        if counts != {len(self.intents)} or len(self.intents) < 2 or not self.layers:
+            raise InputError(f"{len(self.intents)} intents don't fit scores of {sorted(counts)}")
+        if len(self.words.weight) != len(self.words.n_grams.names):
+            raise InputError("its n-grams are not as many as their weights")
+        if self.states.weight.shape[1] % len(self.layers):
+            raise InputError(f"its weights don't fit states of {len(self.layers)} layers")
+        numbers = (*self.shares, self.scope.slope, self.scope.bias)
+        if not all(map(math.isfinite, numbers)) or not all(np.isfinite(x).all() for x in parts):
+            raise InputError("its weights are not finite numbers")
+
+    def logits(
+        self, texts: Sequence[str], observations: Sequence[Observation]
+    ) -> NDArray[np.float64]:
+        """Return a logit for each intent, [N, K].
+
+        Raises:
+            InputError: the states are not of as many layers, or not as wide, as those it learnt.
+        """
+        features_NF = features_of(observations)
+        if len(texts) and features_NF.shape[1] != self.states.weight.shape[1]:
+            raise InputError(
+                f"{features_NF.shape[1]} numbers were seen of a question, and the reader takes "
+                f"{self.states.weight.shape[1]}",
+                hint=f"read it with the layers {', '.join(map(str, self.layers))} of the model "
+                "that it was trained on",
+            )
+        states_NK, words_NK = self.states.scores(features_NF), self.words.scores(texts)
+        return self.shares[0] * states_NK + self.shares[1] * words_NK
+
+    def read(
+        self, texts: Sequence[str], observations: Sequence[Observation]
+    ) -> list[Reading]:
+        """Return what each question is read as."""
+        if not texts:
+            return []
+        logits_NK = self.logits(texts, observations)
+        chance_NK, in_scope_N = softmax(logits_NK), self.scope.probability(logits_NK)
+        return [
+            self._reading(chance_K, float(in_scope))
+            for chance_K, in_scope in zip(chance_NK, in_scope_N, strict=True)
+        ]
+
+    def _reading(self, chance_K: NDArray[np.float64], in_scope: float) -> Reading:
+        order = np.argsort(-chance_K, kind="stable")[: 1 + RUNNERS_UP]
+        best, *others = [(self.intents[index], float(chance_K[index])) for index in order]
+        return Reading(
+            intent=best[0], confidence=best[1], in_scope=in_scope, runners_up=tuple(others)
+        )
+
+
+def features_of(observations: Sequence[Observation]) -> NDArray[np.float32]:
+    """Return the states of each question's tokens, their mean at each layer, [N, C·D]."""
+    rows = [seen.hidden.mean(0).ravel() for seen in observations]
+    return np.asarray(rows, np.float32).reshape(len(rows), -1)
+
+
+def question_of(example: Example) -> str:
+    """Return the last thing that the user asked.
+
+    Raises:
+        InputError: the user says nothing.
+    """
+    asked = [message.content for message in example.messages if message.role == "user"]
+    if not asked:
+        raise InputError(f"the user asks nothing in {example.messages[0].content[:80]!r}")
+    return asked[-1]

@@ -1,0 +1,249 @@
+"""Train a reader of intents: on states, on words, and on what is none of the intents.
+
+Shapes: N questions, F features, K intents.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from veche.core.errors import InputError
+from veche.core.extras import require_extra
+from veche.core.progress import Progress, Silent
+from veche.engines.protocol import Engine, local
+from veche.roles.data.example import Example, Message
+from veche.roles.data.public_sets import OUT_OF_SCOPE
+from veche.roles.intent.file import TrainedIntents
+from veche.roles.intent.reader import IntentReader, Scope, features_of, question_of
+from veche.roles.intent.regression import fit_softmax
+from veche.roles.intent.wording import fit_wording
+from veche.roles.probe.observe import observe
+
+LEAST_EXAMPLES = 5
+"""Of an intent: one of five is held out."""
+LEFT_OUT = 5
+"""One example, and one intent, of so many are held out while shares and scope are chosen."""
+_SHARES_OF_DEPTH = (0.0, 0.2, 0.4, 0.6, 0.8)
+_NO_SHARES = (1.0, 1.0)
+_UNKNOWN = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Questions:
+    """What is learnt from.
+
+    Attributes:
+        texts: what was asked.
+        features: [N, F], of the model's states.
+        intents: K names, sorted.
+        label: [N], the number of the intent; −1 for what is out of scope.
+    """
+
+    texts: tuple[str, ...]
+    features: NDArray[np.float32]
+    intents: tuple[str, ...]
+    label: NDArray[np.int64]
+
+    def taken(self, rows: NDArray[np.int64], intents: Sequence[int]) -> "Questions":
+        """Return some rows, with some intents numbered anew; what is of others is out of scope."""
+        new = np.full(len(self.intents) + 1, _UNKNOWN)  # its last one is that of label −1
+        new[list(intents)] = np.arange(len(intents))
+        return Questions(
+            texts=tuple(self.texts[row] for row in rows),
+            features=self.features[rows],
+            intents=tuple(self.intents[intent] for intent in intents),
+            label=new[self.label[rows]],
+        )
+
+    @property
+    def in_scope(self) -> "Questions":
+        """Those of a known intent."""
+        return self.taken(np.flatnonzero(self.label >= 0), range(len(self.intents)))
+
+
+def train_intents(
+    engine: Engine,
+    examples: Sequence[Example],
+    layers: Sequence[int],
+    *,
+    out_of_scope: str = OUT_OF_SCOPE,
+    progress: Progress | None = None,
+    cache: Path | None = None,
+) -> TrainedIntents:
+    """Let the model read questions, and learn which intent each is of.
+
+    Args:
+        engine: as `observe` needs it.
+        examples: with intents.
+        layers: whose states are read; see `reading_layers`.
+        out_of_scope: the label of what is none of the intents; there need be none of it.
+        progress: told of each question.
+        cache: a folder for what was read; see `observe`.
+
+    Raises:
+        InputError: an example has no intent, or an intent too few examples, or there is one intent.
+        UnsupportedError: the engine can't look inside its model.
+        MissingExtraError: scikit-learn is not installed.
+    """
+    require_extra("probe")
+    intents = intents_of(examples, out_of_scope)
+    texts = tuple(question_of(example) for example in examples)
+    seen = observe(engine, as_questions(examples), layers, progress=progress, cache=cache)
+    number = {intent: index for index, intent in enumerate(intents)}
+    questions = Questions(
+        texts=texts,
+        features=features_of(seen),
+        intents=intents,
+        label=np.array([number.get(str(example.intent), _UNKNOWN) for example in examples]),
+    )
+    reader, record = fit_reader(questions, layers, progress=progress)
+    return TrainedIntents(base_hash=local(engine).base_hash, reader=reader, record=record)
+
+
+def reading_layers(num_hidden_layers: int) -> tuple[int, ...]:
+    """Return the layers that are read: five from the embedding to four fifths of the depth.
+
+    Words are told best by the first ones, what they mean together by those in the middle.
+    """
+    return tuple(sorted({round(share * num_hidden_layers) for share in _SHARES_OF_DEPTH}))
+
+
+def as_questions(examples: Sequence[Example]) -> list[Example]:
+    """Return the examples cut down to the question alone, which is what a reader sees live."""
+    return [
+        replace(
+            example, messages=(Message(role="user", content=question_of(example)),), steps=()
+        )
+        for example in examples
+    ]
+
+
+def intents_of(examples: Sequence[Example], out_of_scope: str) -> tuple[str, ...]:
+    """Return the intents that there are, sorted.
+
+    Raises:
+        InputError: as `train_intents` says.
+    """
+    if not examples:
+        raise InputError("there is nothing to learn intents from: no examples were given")
+    if unlabelled := [example for example in examples if example.intent is None]:
+        raise InputError(
+            f"{len(unlabelled)} of {len(examples)} examples have no intent, the first: "
+            f"{unlabelled[0].messages[-1].content[:80]!r}",
+            hint='write {"messages": […], "intent": "…"} a line',
+        )
+    counts = Counter(str(example.intent) for example in examples)
+    counts.pop(out_of_scope, None)
+    if len(counts) < 2:
+        raise InputError(
+            f"all examples are of {len(counts)} intent: there is nothing to tell apart",
+            hint="give examples of two intents or more",
+        )
+    rare = sorted(intent for intent, count in counts.items() if count < LEAST_EXAMPLES)
+    if rare:
+        raise InputError(
+            f"{len(rare)} intents have fewer than {LEAST_EXAMPLES} examples: "
+            f"{', '.join(rare[:5])}{' …' if len(rare) > 5 else ''}",
+            hint="give more examples of them, or leave them out",
+        )
+    return tuple(sorted(counts))
+
+
+def fit_reader(
+    questions: Questions, layers: Sequence[int], *, progress: Progress | None = None
+) -> tuple[IntentReader, dict[str, Any]]:
+    """Fit a reader, and return what was measured while its shares and scope were chosen.
+
+    NOTE: shares are fitted to examples, and the scope to examples and intents, that the scores
+    they weigh have not seen. What is out of scope is then what was given as that, and the intents
+    that were left out: these are nearer to the known ones than most of what comes.
+    """
+    progress = progress or Silent()
+    with progress.task("fit the reader", total=3) as advance:
+        held_out, known = _parts(questions)
+        trial = _fitted(known, layers)
+        advance(1)
+        shares = _shares(trial, held_out.in_scope)
+        advance(1)
+        trial = replace(trial, shares=shares)
+        scope = _scope(_logits(trial, held_out), held_out.label >= 0)
+        reader = replace(_fitted(questions.in_scope, layers), shares=shares, scope=scope)
+        advance(1)
+    inside = held_out.in_scope
+    right_N = _logits(trial, inside).argmax(1) == inside.label
+    record = {
+        "examples": len(questions.texts),
+        "intents": len(questions.intents),
+        "out_of_scope_examples": int((questions.label < 0).sum()),
+        "held_out_examples": len(held_out.texts),
+        "held_out_accuracy": float(right_N.mean()),
+        "shares": list(shares),
+    }
+    return reader, record
+
+
+def _parts(questions: Questions) -> tuple[Questions, Questions]:
+    """Return what is held out, and what is learnt from meanwhile."""
+    order_N = np.argsort(questions.label, kind="stable")
+    place_N = np.empty(len(order_N), np.int64)
+    place_N[order_N] = np.arange(len(order_N))
+    is_held_out_N = (place_N % LEFT_OUT == 0) | (questions.label < 0)
+    every = range(len(questions.intents))
+    unknown = set(every[2::LEFT_OUT])  # two are always left to be told apart
+    kept = [intent for intent in every if intent not in unknown]
+    held_out = questions.taken(np.flatnonzero(is_held_out_N), kept)
+    learnt = questions.taken(np.flatnonzero(~is_held_out_N), kept)
+    return held_out, learnt.in_scope
+
+
+def _fitted(questions: Questions, layers: Sequence[int]) -> IntentReader:
+    return IntentReader(
+        intents=questions.intents,
+        layers=tuple(layers),
+        states=fit_softmax(questions.features, questions.label),
+        words=fit_wording(questions.texts, questions.label),
+        shares=_NO_SHARES,
+        scope=Scope(slope=1.0, bias=0.0),
+    )
+
+
+def _logits(reader: IntentReader, questions: Questions) -> NDArray[np.float64]:
+    states_NK = reader.states.scores(questions.features)
+    return reader.shares[0] * states_NK + reader.shares[1] * reader.words.scores(questions.texts)
+
+
+def _shares(reader: IntentReader, held_out: Questions) -> tuple[float, float]:
+    """Return the two factors that make held-out intents likeliest."""
+    from scipy.optimize import minimize
+    from scipy.special import logsumexp
+
+    states_NK = reader.states.scores(held_out.features)
+    words_NK = reader.words.scores(held_out.texts)
+    rows = np.arange(len(held_out.label))
+
+    def loss(log_shares: NDArray[np.float64]) -> float:
+        """Return the negative log-likelihood, in nats."""
+        logits_NK = np.exp(log_shares[0]) * states_NK + np.exp(log_shares[1]) * words_NK
+        return float((logsumexp(logits_NK, axis=1) - logits_NK[rows, held_out.label]).mean())
+
+    found = minimize(loss, np.zeros(2), method="Nelder-Mead", bounds=[(-6.0, 6.0)] * 2).x
+    return float(np.exp(found[0])), float(np.exp(found[1]))
+
+
+def _scope(logits_NK: NDArray[np.float64], is_in_scope_N: NDArray[np.bool_]) -> Scope:
+    """Return the logistic regression of being in scope; both sides weigh the same."""
+    from sklearn.linear_model import LogisticRegression
+
+    if is_in_scope_N.all():
+        raise InputError(
+            "there is nothing out of scope to learn from",
+            hint=f"give a third intent, or examples of the label {OUT_OF_SCOPE!r}",
+        )
+    best_N1 = logits_NK.max(1, keepdims=True)
+    model = LogisticRegression(class_weight="balanced").fit(best_N1, is_in_scope_N)
+    return Scope(slope=float(model.coef_[0, 0]), bias=float(model.intercept_[0]))
