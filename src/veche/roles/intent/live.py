@@ -34,7 +34,7 @@ def read_question(engine: Engine, trained: TrainedIntents, question: str) -> Rea
 
 def report_question(transcript: Transcript, voice: str, reading: Reading) -> None:
     """Append a STATE_DELTA of the reader's; nobody who answers is told of it."""
-    transcript.append("STATE_DELTA", voice=voice, signals={"question": as_dict(reading)})
+    transcript.append("STATE_DELTA", voice=voice, step="question", question=as_dict(reading))
 
 
 def as_dict(reading: Reading) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class IntentReader:
             InputError: the states are not of as many layers, or not as wide, as those it learnt.
         """
         features_NF = features_of(observations)
-        if len(texts) and features_NF.shape[1] != self.states.weight.shape[1]:
+        if features_NF.shape[1] != self.states.weight.shape[1]:
             raise InputError(
                 f"{features_NF.shape[1]} numbers were seen of a question, and the reader takes "
                 f"{self.states.weight.shape[1]}",
@@ -112,9 +112,7 @@ class IntentReader:
         states_NK, words_NK = self.states.scores(features_NF), self.words.scores(texts)
         return self.shares[0] * states_NK + self.shares[1] * words_NK
 
-    def read(
-        self, texts: Sequence[str], observations: Sequence[Observation]
-    ) -> list[Reading]:
+    def read(self, texts: Sequence[str], observations: Sequence[Observation]) -> list[Reading]:
         """Return what each question is read as."""
         if not texts:
             return []
@@ -135,8 +133,7 @@ class IntentReader:
 
 def features_of(observations: Sequence[Observation]) -> NDArray[np.float32]:
     """Return the states of each question's tokens, their mean at each layer, [N, C·D]."""
-    rows = [seen.hidden.mean(0).ravel() for seen in observations]
-    return np.asarray(rows, np.float32).reshape(len(rows), -1)
+    return np.stack([seen.hidden.mean(0).ravel() for seen in observations]).astype(np.float32)
 
 
 def question_of(example: Example) -> str:

@@ -28,6 +28,8 @@ LEAST_EXAMPLES = 5
 """Of an intent: one of five is held out."""
 LEFT_OUT = 5
 """One example, and one intent, of so many are held out while shares and scope are chosen."""
+ENOUGH_OUT_OF_SCOPE = 20
+"""Examples out of scope from which on no intent has to stand for them."""
 _SHARES_OF_DEPTH = (0.0, 0.2, 0.4, 0.6, 0.8)
 _NO_SHARES = (1.0, 1.0)
 _UNKNOWN = -1
@@ -116,9 +118,7 @@ def reading_layers(num_hidden_layers: int) -> tuple[int, ...]:
 def as_questions(examples: Sequence[Example]) -> list[Example]:
     """Return the examples cut down to the question alone, which is what a reader sees live."""
     return [
-        replace(
-            example, messages=(Message(role="user", content=question_of(example)),), steps=()
-        )
+        replace(example, messages=(Message(role="user", content=question_of(example)),), steps=())
         for example in examples
     ]
 
@@ -160,8 +160,9 @@ def fit_reader(
     """Fit a reader, and return what was measured while its shares and scope were chosen.
 
     NOTE: shares are fitted to examples, and the scope to examples and intents, that the scores
-    they weigh have not seen. What is out of scope is then what was given as that, and the intents
-    that were left out: these are nearer to the known ones than most of what comes.
+    they weigh have not seen. What was given as out of scope tells the scope; where that is little,
+    intents that were left out stand for it. These are nearer to the known ones than most of what
+    comes, so that such a reader is stricter.
     """
     progress = progress or Silent()
     with progress.task("fit the reader", total=3) as advance:
@@ -194,7 +195,9 @@ def _parts(questions: Questions) -> tuple[Questions, Questions]:
     place_N[order_N] = np.arange(len(order_N))
     is_held_out_N = (place_N % LEFT_OUT == 0) | (questions.label < 0)
     every = range(len(questions.intents))
-    unknown = set(every[2::LEFT_OUT])  # two are always left to be told apart
+    has_enough = (questions.label < 0).sum() >= ENOUGH_OUT_OF_SCOPE
+    # Two are always left to be told apart.
+    unknown: set[int] = set() if has_enough else set(every[2::LEFT_OUT])
     kept = [intent for intent in every if intent not in unknown]
     held_out = questions.taken(np.flatnonzero(is_held_out_N), kept)
     learnt = questions.taken(np.flatnonzero(~is_held_out_N), kept)

@@ -44,7 +44,9 @@ class NGrams:
         for text in texts:
             counts.update(set(_n_grams(text)))
         names = sorted(
-            name for name, count in counts.items() if not _is_of_letters(name) or count >= _LEAST_TEXTS
+            name
+            for name, count in counts.items()
+            if not _is_of_letters(name) or count >= _LEAST_TEXTS
         )
         count_V = np.array([counts[name] for name in names], np.float64)
         idf = np.log((1 + len(texts)) / (1 + count_V)) + 1
@@ -85,7 +87,7 @@ class Wording:
             weight @ self.weight[index].astype(np.float32)
             for index, weight in self.n_grams.weighed(texts)
         ]
-        return np.asarray(scores, np.float64).reshape(len(texts), -1) + self.bias
+        return np.asarray(scores, np.float64).reshape(len(texts), len(self.bias)) + self.bias
 
 
 def fit_wording(texts: Sequence[str], label_N: NDArray[np.int64], strength: float = 1.0) -> Wording:
@@ -114,7 +116,9 @@ def fit_wording(texts: Sequence[str], label_N: NDArray[np.int64], strength: floa
     weight, bias = model.coef_, model.intercept_
     if len(weight) == 1:  # two intents: one row, of the second
         weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
-    return Wording(n_grams=n_grams, weight=weight.T.astype(np.float16), bias=bias.astype(np.float32))
+    return Wording(
+        n_grams=n_grams, weight=weight.T.astype(np.float16), bias=bias.astype(np.float32)
+    )
 
 
 def _n_grams(text: str) -> Iterator[str]:
