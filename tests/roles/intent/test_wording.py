@@ -20,7 +20,8 @@ NEW = ("is the house in Kazan mine", "ничего", "", "what what is")
 
 
 def peer(texts):
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"\w+")
+    pattern = r"\w+"
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
     letters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)
     words.fit(texts)
     letters.fit(texts)
@@ -47,7 +48,7 @@ def test_weights_are_those_of_scikit_learn(texts):
 def test_scores_are_those_of_the_machine_that_was_fitted():
     label = np.array([0, 1, 2, 2, 0, 1])
     wording = fit_wording(TEXTS, label)
-    transform, names = peer(TEXTS)
+    transform, _ = peer(TEXTS)
     machine = LinearSVC(C=1.0, random_state=0, tol=1e-8).fit(transform(TEXTS), label)
     expected = machine.decision_function(transform(NEW))
     assert wording.scores(NEW) == pytest.approx(expected, abs=3e-3)

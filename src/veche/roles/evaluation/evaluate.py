@@ -1,0 +1,210 @@
+"""Measure a role: what it can do, as far as the data has labels for it.
+
+What is measured follows from what was trained, and from the labels:
+
+    trained for the role      label                           measured
+    probe of answers          is_right                        which answers are right
+    probe of steps            first_bad_step                  which step is the first wrong one
+    reader of intents         intent                          what is asked, and what is none of it
+    reporter's adapter        is_right, first_bad_step        valid JSON, confidence, first error
+    any other role            an answer, or final_answer      how it speaks, how often it is right
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from veche.core.errors import InputError
+from veche.core.progress import Progress, Silent
+from veche.engines.protocol import Engine
+from veche.roles.data.example import Example
+from veche.roles.evaluation.answers import Judged, prepare_stack
+from veche.roles.evaluation.intervals import ENOUGH_GROUPS
+from veche.roles.evaluation.questions import prepare_questions
+from veche.roles.evaluation.scored import Note, Part, Prepared, measured
+from veche.roles.evaluation.speech import MAX_TOKENS, prepare_speech
+from veche.roles.host import Host
+from veche.roles.hot_swap import HotSwap
+from veche.roles.intent.file import holds_intents, load_intents
+from veche.roles.intent.file import require_base as require_base_of_intents
+from veche.roles.intent.train import as_questions
+from veche.roles.probe.observe import observe
+from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
+from veche.roles.probe.rows import Rows, answer_rows, num_judged_steps, step_rows
+from veche.roles.registry import Registry
+from veche.roles.role import Role
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What was measured of a role.
+
+    Attributes:
+        role: its name.
+        version: of it; None where it was not of a registry.
+        num_examples: that were given.
+        parts: each kind of judgement that labels were there for.
+        notes: what to know of all of them.
+    """
+
+    role: str
+    version: int | None
+    num_examples: int
+    parts: tuple[Part, ...]
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a role is measured with.
+
+    Attributes:
+        engine: runs the model.
+        host: what is known of the model; see `host_of`.
+        examples: what is measured on; the role has learnt from none of them.
+        learn_from: what baselines learn from; empty: from folds of `examples`, or not at all.
+        max_tokens: of an answer that a voice gives.
+        cache: a folder for what was read; see `observe`.
+    """
+
+    engine: Engine
+    host: Host | None
+    examples: Sequence[Example]
+    learn_from: Sequence[Example] = ()
+    max_tokens: int = MAX_TOKENS
+    cache: Path | None = None
+
+
+def evaluate(
+    role: Role,
+    task: Task,
+    registry: Registry,
+    *,
+    version: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a role.
+
+    Raises:
+        InputError: the examples have no label that this role can be measured on, or share problems
+            with those that baselines are to learn from.
+        UnsupportedError: role or probe were made with another model.
+    """
+    progress = progress or Silent()
+    prepared = prepare(role, task, registry, progress=progress)
+    parts = [measured(each, progress=progress) for each in prepared]
+    return Evaluation(
+        role=role.name,
+        version=version,
+        num_examples=len(task.examples),
+        parts=tuple(parts),
+        notes=tuple(few_groups(parts)),
+    )
+
+
+def prepare(
+    role: Role, task: Task, registry: Registry, *, progress: Progress | None = None
+) -> list[Prepared]:
+    """Let the model read, or the role speak; return what can be measured then.
+
+    Raises:
+        VecheError: as `evaluate`.
+    """
+    progress = progress or Silent()
+    if not task.examples:
+        raise InputError("there is nothing to measure on: no examples were given")
+    _require_apart(task)
+    if role.probe is None:
+        return [_spoken(role, task, registry, progress)]
+    folder = registry.folder(role.probe)
+    return (_questions if holds_intents(folder) else _probed)(folder, task, progress)
+
+
+def _require_apart(task: Task) -> None:
+    known = {example.group for example in task.learn_from}
+    shared = sorted({example.group for example in task.examples} & known)
+    if shared:
+        raise InputError(
+            f"{len(shared)} problems are in the data and in what baselines are to learn from, the "
+            f"first: {shared[0][:80]!r}",
+            hint="give parts that share no problem",
+        )
+
+
+def few_groups(parts: Sequence[Part]) -> list[Note]:
+    """Return a note where there are too few problems for intervals that say what they mean."""
+    few = min(part.num_groups for part in parts)
+    if few >= ENOUGH_GROUPS:
+        return []
+    return [Note(key="few_groups", values={"count": few, "enough": ENOUGH_GROUPS})]
+
+
+def _questions(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
+    trained = load_intents(folder)
+    require_base_of_intents(trained, task.engine)
+    seen = observe(
+        task.engine,
+        as_questions(task.examples),
+        trained.reader.layers,
+        progress=progress,
+        cache=task.cache,
+    )
+    return [prepare_questions(trained.reader, task.examples, seen, task.learn_from)]
+
+
+def _probed(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
+    probes = load_probes(folder)
+    require_base(probes, task.engine)
+    examples = [example for example in task.examples if example.is_answered]
+    wanted = _wanted(probes, examples)
+    learn_from = [example for example in task.learn_from if example.is_answered]
+    seen, learnt = (
+        observe(task.engine, each, probes.layers, progress=progress, cache=task.cache)
+        for each in (examples, learn_from)
+    )
+    parts = []
+    for measures, rows_of in _ROWS.items():
+        if measures not in wanted:
+            continue
+        judged = Judged(
+            measures=measures,
+            rows=rows_of(examples, seen),
+            learnt=rows_of(learn_from, learnt) if learn_from else None,
+        )
+        parts.append(prepare_stack(probes.stacks[measures], judged))
+    return parts
+
+
+_ROWS: dict[Literal["answer", "step"], Callable[..., Rows]] = {
+    "answer": answer_rows,
+    "step": step_rows,
+}
+
+
+def _wanted(probes: TrainedProbes, examples: Sequence[Example]) -> list[str]:
+    """Return what a probe can judge and the examples have labels for.
+
+    Raises:
+        InputError: there is none.
+    """
+    labelled = {
+        "answer": any(example.is_right is not None for example in examples),
+        "step": any(num_judged_steps(example) for example in examples),
+    }
+    wanted = [reads for reads in probes.stacks if labelled.get(reads)]
+    if not wanted:
+        raise InputError(
+            f"the probe judges each {' and '.join(probes.stacks)}, and of {len(examples)} answers "
+            "none has a label for it",
+            hint='"is_right" and "first_bad_step" are such labels: docs/reference/files.md',
+        )
+    return wanted
+
+
+def _spoken(role: Role, task: Task, registry: Registry, progress: Progress) -> Prepared:
+    swap = HotSwap(task.engine, registry, host=task.host)
+    with swap.holding([role]) as (speaker,):
+        return prepare_speech(
+            task.engine, speaker, task.examples, max_tokens=task.max_tokens, progress=progress
+        )
