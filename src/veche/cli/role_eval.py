@@ -163,6 +163,7 @@ def opened(
     from veche.roles.host import host_of
 
     return Task(
+        model=model,
         engine=open_engine(engine, str(model), options),
         host=host_of(str(model), [role], progress=progress),
         examples=examples,

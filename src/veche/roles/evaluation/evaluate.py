@@ -22,6 +22,7 @@ from veche.roles.data.example import Example
 from veche.roles.evaluation.answers import Judged, prepare_stack
 from veche.roles.evaluation.intervals import ENOUGH_GROUPS
 from veche.roles.evaluation.questions import prepare_questions
+from veche.roles.evaluation.reports import prepare_reports
 from veche.roles.evaluation.scored import Note, Part, Prepared, measured
 from veche.roles.evaluation.speech import MAX_TOKENS, prepare_speech
 from veche.roles.host import Host
@@ -33,7 +34,9 @@ from veche.roles.probe.observe import observe
 from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
 from veche.roles.probe.rows import Rows, answer_rows, num_judged_steps, step_rows
 from veche.roles.registry import Registry
+from veche.roles.reporter.confidence import DigitTokens
 from veche.roles.role import Role
+from veche.surgery.loading import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ class Task:
     """What a role is measured with.
 
     Attributes:
-        engine: runs the model.
+        model: the model's folder.
+        engine: runs it.
         host: what is known of the model; see `host_of`.
         examples: what is measured on; the role has learnt from none of them.
         learn_from: what baselines learn from; empty: from folds of `examples`, or not at all.
@@ -68,6 +72,7 @@ class Task:
         cache: a folder for what was read; see `observe`.
     """
 
+    model: Path
     engine: Engine
     host: Host | None
     examples: Sequence[Example]
@@ -115,10 +120,13 @@ def prepare(
     if not task.examples:
         raise InputError("there is nothing to measure on: no examples were given")
     _require_apart(task)
-    if role.probe is None:
-        return [_spoken(role, task, registry, progress)]
-    folder = registry.folder(role.probe)
-    return (_questions if holds_intents(folder) else _probed)(folder, task, progress)
+    prepared = []
+    if role.probe is not None:
+        folder = registry.folder(role.probe)
+        prepared += (_questions if holds_intents(folder) else _probed)(folder, task, progress)
+    if role.kind == "observer" and role.adapter is not None:
+        prepared.append(_reported(role, task, registry, progress))
+    return prepared or [_spoken(role, task, registry, progress)]
 
 
 def _require_apart(task: Task) -> None:
@@ -202,9 +210,20 @@ def _wanted(probes: TrainedProbes, examples: Sequence[Example]) -> list[str]:
     return wanted
 
 
+def _reported(role: Role, task: Task, registry: Registry, progress: Progress) -> Prepared:
+    with HotSwap(task.engine, registry, host=task.host).holding([role]) as (speaker,):
+        return prepare_reports(
+            task.engine,
+            speaker,
+            DigitTokens(load_tokenizer(task.model)),
+            task.examples,
+            task.learn_from,
+            progress=progress,
+        )
+
+
 def _spoken(role: Role, task: Task, registry: Registry, progress: Progress) -> Prepared:
-    swap = HotSwap(task.engine, registry, host=task.host)
-    with swap.holding([role]) as (speaker,):
+    with HotSwap(task.engine, registry, host=task.host).holding([role]) as (speaker,):
         return prepare_speech(
             task.engine, speaker, task.examples, max_tokens=task.max_tokens, progress=progress
         )

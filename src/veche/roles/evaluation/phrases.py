@@ -25,6 +25,10 @@ PHRASES: dict[str, Phrase] = {
         "en": "How does it speak? {rows} answers, {groups} problems",
         "ru": "Как роль говорит? Ответов: {rows}, задач: {groups}",
     },
+    "method_none": {"en": "none is wrong", "ru": "ошибок нет"},
+    "method_commonest": {"en": "the commonest step, or none", "ru": "частый шаг или нет"},
+    "method_commonest_step": {"en": "the commonest step", "ru": "самый частый шаг"},
+    "method_last_step": {"en": "the last step", "ru": "последний шаг"},
     "col_method": {"en": "method", "ru": "чем"},
     "col_gain": {"en": "role is better by", "ru": "роль лучше на"},
     "method_role": {"en": "the role", "ru": "роль"},
@@ -94,7 +98,7 @@ PHRASES: dict[str, Phrase] = {
         "en": "{count} examples have no answer to know or to check.",
         "ru": "Примеров без ответа, который можно знать или проверить: {count}.",
     },
-    "note_no_baseline_step": {
+    "note_own_commonest": {
         "en": "Without --learn-from FILE the commonest first wrong step is that of this data.",
         "ru": "Без --learn-from ФАЙЛ самый частый первый ошибочный шаг взят из этих же данных.",
     },

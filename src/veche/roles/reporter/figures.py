@@ -102,7 +102,7 @@ def figures_of(
         brier=metrics.brier(confidence_N, is_right_N),
         first_error=_matches(steps, examples),
         baselines={
-            name: _matches(guess, examples) for name, guess in _guesses(examples, learnt_from)
+            name: _matches(guess, examples) for name, guess in guesses(examples, learnt_from)
         },
         intent=_share(found, groups),
     )
@@ -117,9 +117,10 @@ def is_step_known(example: Example) -> bool:
     return example.first_bad_step is not None or bool(example.is_right)
 
 
-def _guesses(
+def guesses(
     examples: Sequence[Example], learnt_from: Sequence[Example]
 ) -> list[tuple[str, list[int | None]]]:
+    """Return first wrong steps that can be guessed without reading, by the guess's name."""
     known = Counter(e.first_bad_step for e in learnt_from if is_step_known(e))
     commonest = known.most_common(1)[0][0] if known else None
     wrong = Counter({step: count for step, count in known.items() if step is not None})
