@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from veche.cli.role_compare import compare
 from veche.cli.role_data import data
+from veche.cli.role_eval import evaluate
 from veche.cli.role_files import export, import_
 from veche.cli.role_train import train
 from veche.cli.role_versions import RoleArgument, new, remove, use
@@ -29,6 +31,8 @@ role = typer.Typer(
 
 role.add_typer(data)
 role.command()(train)
+role.command("eval")(evaluate)
+role.command()(compare)
 
 
 @role.command("list")

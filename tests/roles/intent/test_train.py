@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 from tests.roles.intent.questions import questions
 from tests.tiny_models import tiny_mixtral
 
-from veche.core.errors import CheckpointError, InputError, UnsupportedError
+from veche.core.errors import CheckpointError, InputError, OutputError, UnsupportedError
 from veche.core.transcript import Transcript
 from veche.engines.scripted import ScriptedEngine
 from veche.engines.transformers import create
@@ -26,8 +26,12 @@ from veche.roles.intent.train import (
     train_intents,
 )
 from veche.roles.probe.observe import observe
+from veche.roles.role import Role
 
 LAYERS = (0, 1, 2)
+ROLE = Role(
+    name="q-intent", kind="reader", title={"en": "i", "ru": "и"}, prompt={"en": "p", "ru": "п"}
+)
 KNOWN = ("balance", "flight", "weather")
 
 
@@ -37,8 +41,8 @@ def engine(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(engine):
-    return train_intents(engine, questions(*KNOWN), LAYERS)
+def trained(engine, tmp_path_factory):
+    return train_intents(engine, ROLE, questions(*KNOWN), tmp_path_factory.mktemp("reader"))
 
 
 def read(engine, trained, examples):
@@ -66,8 +70,8 @@ def test_what_is_none_of_the_intents_is_less_likely_in_scope(engine, trained):
     assert auroc([*inside, *outside], is_inside) > 0.8
 
 
-def test_examples_out_of_scope_are_never_an_intent(engine):
-    told = train_intents(engine, questions(), LAYERS)
+def test_examples_out_of_scope_are_no_intent(engine, tmp_path):
+    told = train_intents(engine, ROLE, questions(), tmp_path)
     assert told.reader.intents == KNOWN
     assert told.record["out_of_scope_examples"] == len(questions("oos"))
     outside = [reading.in_scope for reading in read(engine, told, questions("oos"))]
@@ -98,11 +102,14 @@ def test_a_kept_reader_reads_as_before(engine, trained, tmp_path):
     assert read(engine, again, asked) == read(engine, trained, asked)
 
 
-def test_training_twice_leads_to_the_same_bytes(engine, trained, tmp_path):
-    save_intents(tmp_path / "one", trained)
-    save_intents(tmp_path / "two", train_intents(engine, questions(*KNOWN), LAYERS))
-    for name in ("intents.json", "intents.safetensors"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+def test_training_writes_the_same_weights_every_time(engine, tmp_path):
+    for name in ("one", "two"):
+        train_intents(engine, ROLE, questions(*KNOWN), tmp_path / name)
+    one, two = (load_file(tmp_path / name / "intents.safetensors") for name in ("one", "two"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    read = [load_intents(tmp_path / name).reader for name in ("one", "two")]
+    assert read[0].scope == read[1].scope
+    assert read[0].shares == read[1].shares
 
 
 def test_shares_and_scope_are_chosen_without_the_examples_that_they_are_chosen_on(engine):
@@ -168,9 +175,17 @@ def test_layers_go_from_the_embedding_to_four_fifths_of_the_depth():
         (questions("weather", "balance"), "nothing out of scope"),
     ],
 )
-def test_what_cannot_be_learnt_from_is_refused(engine, examples, said):
+def test_what_cannot_be_learnt_from_is_refused(engine, tmp_path, examples, said):
     with pytest.raises(InputError, match=said):
-        train_intents(engine, examples, LAYERS)
+        train_intents(engine, ROLE, examples, tmp_path)
+
+
+def test_only_readers_learn_and_nothing_is_written_over(engine, tmp_path):
+    with pytest.raises(InputError, match="is a drafter"):
+        train_intents(engine, replace(ROLE, kind="drafter"), questions(*KNOWN), tmp_path)
+    (tmp_path / "mine").touch()
+    with pytest.raises(OutputError):
+        train_intents(engine, ROLE, questions(*KNOWN), tmp_path)
 
 
 def test_another_model_and_another_engine_are_refused(engine, trained):
@@ -178,7 +193,7 @@ def test_another_model_and_another_engine_are_refused(engine, trained):
         read_question(engine, replace(trained, base_hash="0" * 64), "is it cold")
     with pytest.raises(UnsupportedError, match="scripted"):
         read_question(ScriptedEngine([]), trained, "is it cold")
-    with pytest.raises(InputError, match="layers 0, 1, 2"):
+    with pytest.raises(InputError, match="the reader takes 96"):
         trained.reader.read(["hi"], observe(engine, as_questions(questions("oos")[:1]), (0,)))
 
 

@@ -14,7 +14,7 @@ from veche.roles.probe.compare import (
 )
 from veche.roles.probe.fitting import FitSettings
 from veche.roles.probe.observation import Observation
-from veche.roles.probe.rows import answer_rows, num_judged_steps, question_rows, step_rows
+from veche.roles.probe.rows import answer_rows, num_judged_steps, step_rows
 from veche.roles.probe.scalars import LOGPROB_SCALARS
 
 FAST = FitSettings(strengths=(0.01, 0.1, 1.0), folds=3)
@@ -118,20 +118,3 @@ def test_untrained_figures_are_surer_where_answers_are_right():
     rows = answer_rows(examples, seen)
     scores = held_out_scores(rows, methods(rows), FAST)
     assert auroc_interval(scores["mean log-prob"], rows).mean > 0.9
-
-
-def test_questions_are_read_by_their_intents():
-    asked = [
-        Example(
-            messages=(Message(role="user", content=f"q {n}"),),
-            group=str(n),
-            task="t",
-            intent="ab"[n % 2],
-        )
-        for n in range(4)
-    ]
-    rng = np.random.default_rng(0)
-    rows = question_rows(asked, [observed(rng, 1, np.zeros(1)) for _ in asked])
-    assert rows.labels == ("a", "b")
-    assert rows.row_labels == ("a", "b", "a", "b")
-    assert rows.blocks["hidden"].shape == (4, 160)

@@ -45,16 +45,6 @@ def test_an_observer_learns_from_answers_and_steps_and_says_how_good_it_is(
     assert measured["problems"] == 12
 
 
-def test_a_reader_learns_intents(engine, examples, tmp_path):
-    asked = [
-        replace(one, messages=one.messages[:1], steps=(), intent="even" if n % 2 else "odd")
-        for n, one in enumerate(examples)
-    ]
-    train_probe(engine, role("q-intent", "reader"), asked, tmp_path / "p", settings=FAST)
-    read = load_probes(tmp_path / "p")
-    assert read.stacks["question"].labels == ("even", "odd")
-
-
 def test_what_cannot_be_learnt_from_is_one_clear_error(engine, examples, tmp_path):
     with pytest.raises(InputError, match="is a drafter"):
         train_probe(engine, role(kind="drafter"), examples, tmp_path / "a")

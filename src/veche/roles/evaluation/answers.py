@@ -24,16 +24,16 @@ from veche.roles.evaluation.scored import (
     Prepared,
     score_statistics,
 )
-from veche.roles.probe.compare import held_out_scores, methods, scores_of
+from veche.roles.probe.compare import TEXT_AND_PLACE, held_out_scores, methods, scores_of
 from veche.roles.probe.first_wrong import first_wrong_step
 from veche.roles.probe.fitting import FitSettings
 from veche.roles.probe.rows import Rows
 from veche.roles.probe.stack import Stack
 
 HEADLINE = "auroc"
-BASELINES = ("mean log-prob", "max-prob", "entropy", "tf-idf", "surface", "router")
-"""Of `compare.methods`, those that no probe of hidden states is part of."""
 _UNFITTED = ("mean log-prob", "max-prob", "entropy")
+BASELINES = (*_UNFITTED, "tf-idf", TEXT_AND_PLACE, "surface", "router")
+"""Of `compare.methods`, those that no probe of hidden states is part of."""
 _THRESHOLD = 0.5
 Scores = NDArray[np.float64]
 
@@ -134,13 +134,10 @@ def _baselines(judged: Judged) -> dict[str, Scores]:
         for name, method in methods(judged.rows).items()
         if name in (BASELINES if is_learnable else _UNFITTED)
     }
-    settings = FitSettings()
-    if not is_learnable:
-        scores = {name: each(learnt, judged.rows, settings, {}) for name, each in named.items()}
-    elif judged.learnt is None:
-        scores = held_out_scores(judged.rows, named, settings)
+    if judged.learnt is None and is_learnable:
+        scores = held_out_scores(judged.rows, named, FitSettings())
     else:
-        scores = scores_of(learnt, judged.rows, named, settings)
+        scores = scores_of(learnt, judged.rows, named, FitSettings())
     share = float(learnt.is_positive.mean())
     return {**scores, MAJORITY: np.full(len(judged.rows), share)}
 

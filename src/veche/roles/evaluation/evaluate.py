@@ -171,36 +171,38 @@ def _probed(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
         observe(task.engine, each, probes.layers, progress=progress, cache=task.cache)
         for each in (examples, learn_from)
     )
-    parts = []
-    for measures, rows_of in _ROWS.items():
-        if measures not in wanted:
-            continue
+    prepared = []
+    for measures, rows_of in wanted.items():
         judged = Judged(
             measures=measures,
             rows=rows_of(examples, seen),
             learnt=rows_of(learn_from, learnt) if learn_from else None,
         )
-        parts.append(prepare_stack(probes.stacks[measures], judged))
-    return parts
+        prepared.append(prepare_stack(probes.stacks[measures], judged))
+    return prepared
 
 
-_ROWS: dict[Literal["answer", "step"], Callable[..., Rows]] = {
-    "answer": answer_rows,
-    "step": step_rows,
-}
+_Judges = Literal["answer", "step"]
+_ROWS: dict[_Judges, Callable[..., Rows]] = {"answer": answer_rows, "step": step_rows}
 
 
-def _wanted(probes: TrainedProbes, examples: Sequence[Example]) -> list[str]:
-    """Return what a probe can judge and the examples have labels for.
+def _wanted(
+    probes: TrainedProbes, examples: Sequence[Example]
+) -> dict[_Judges, Callable[..., Rows]]:
+    """Return how rows are made of what the probe can judge and the examples have labels for.
 
     Raises:
-        InputError: there is none.
+        InputError: there is nothing such.
     """
-    labelled = {
+    is_labelled: dict[_Judges, bool] = {
         "answer": any(example.is_right is not None for example in examples),
         "step": any(num_judged_steps(example) for example in examples),
     }
-    wanted = [reads for reads in probes.stacks if labelled.get(reads)]
+    wanted = {
+        measures: rows_of
+        for measures, rows_of in _ROWS.items()
+        if measures in probes.stacks and is_labelled[measures]
+    }
     if not wanted:
         raise InputError(
             f"the probe judges each {' and '.join(probes.stacks)}, and of {len(examples)} answers "

@@ -3,6 +3,7 @@
 Shapes: N questions, F features, K intents.
 """
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +15,17 @@ from numpy.typing import NDArray
 
 from veche.core.errors import InputError
 from veche.core.extras import require_extra
+from veche.core.files import require_empty
 from veche.core.progress import Progress, Silent
 from veche.engines.protocol import Engine, local
 from veche.roles.data.example import Example, Message
 from veche.roles.data.public_sets import OUT_OF_SCOPE
-from veche.roles.intent.file import TrainedIntents
+from veche.roles.intent.file import TrainedIntents, save_intents
 from veche.roles.intent.reader import IntentReader, Scope, features_of, question_of
 from veche.roles.intent.regression import fit_softmax
 from veche.roles.intent.wording import fit_wording
 from veche.roles.probe.observe import observe
+from veche.roles.role import Role
 
 LEAST_EXAMPLES = 5
 """Of an intent: one of five is held out."""
@@ -70,41 +73,65 @@ class Questions:
 
 def train_intents(
     engine: Engine,
+    role: Role,
     examples: Sequence[Example],
-    layers: Sequence[int],
+    out: Path,
     *,
+    layers: Sequence[int] | None = None,
     out_of_scope: str = OUT_OF_SCOPE,
     progress: Progress | None = None,
     cache: Path | None = None,
 ) -> TrainedIntents:
-    """Let the model read questions, and learn which intent each is of.
+    """Let the model read questions, learn which intent each is of, and write that to a folder.
 
     Args:
         engine: as `observe` needs it.
+        role: a reader.
         examples: with intents.
-        layers: whose states are read; see `reading_layers`.
+        out: an empty or new folder.
+        layers: whose states are read; None is `reading_layers`.
         out_of_scope: the label of what is none of the intents; there need be none of it.
         progress: told of each question.
         cache: a folder for what was read; see `observe`.
 
     Raises:
-        InputError: an example has no intent, or an intent too few examples, or there is one intent.
+        InputError: the role is no reader, an example has no intent, or an intent too few examples,
+            or there is one intent.
         UnsupportedError: the engine can't look inside its model.
+        OutputError: `out` holds something.
         MissingExtraError: scikit-learn is not installed.
     """
     require_extra("probe")
+    require_empty(out, advice="choose another folder")
+    if role.kind != "reader":
+        raise InputError(
+            f"the role {role.name!r} is a {role.kind}: intents are what a reader reads",
+            hint="veche role train q-intent MODEL --data FILE --part probe",
+        )
     intents = intents_of(examples, out_of_scope)
-    texts = tuple(question_of(example) for example in examples)
-    seen = observe(engine, as_questions(examples), layers, progress=progress, cache=cache)
+    start = time.perf_counter()
+    chosen = reading_layers(local(engine).num_layers) if layers is None else tuple(layers)
+    seen = observe(engine, as_questions(examples), chosen, progress=progress, cache=cache)
+    read_s = time.perf_counter() - start
     number = {intent: index for index, intent in enumerate(intents)}
     questions = Questions(
-        texts=texts,
+        texts=tuple(question_of(example) for example in examples),
         features=features_of(seen),
         intents=intents,
         label=np.array([number.get(str(example.intent), _UNKNOWN) for example in examples]),
     )
-    reader, record = fit_reader(questions, layers, progress=progress)
-    return TrainedIntents(base_hash=local(engine).base_hash, reader=reader, record=record)
+    reader, counts = fit_reader(questions, chosen, progress=progress)
+    record = {
+        "role": role.name,
+        "engine": engine.name,
+        **counts,
+        "tokens": int(sum(each.num_tokens.sum() for each in seen)),
+        "read_s": round(read_s, 1),
+        "fit_s": round(time.perf_counter() - start - read_s, 1),
+    }
+    trained = TrainedIntents(base_hash=local(engine).base_hash, reader=reader, record=record)
+    save_intents(out, trained)
+    return trained
 
 
 def reading_layers(num_hidden_layers: int) -> tuple[int, ...]:

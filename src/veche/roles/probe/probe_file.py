@@ -22,13 +22,13 @@ _FORMAT: Literal["veche-probe-1"] = "veche-probe-1"
 _MAX_BYTES = 1 << 30
 _TOP = "top"
 
-Reads = Literal["answer", "step", "question"]
-"""What a stack scores: a whole answer (right?), a step (the first wrong one?), a question."""
+Reads = Literal["answer", "step"]
+"""What a stack scores: a whole answer (right?), or a step (the first wrong one?)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedProbes:
-    """What an observer or a reader measures with.
+    """What an observer measures with.
 
     Attributes:
         base_hash: content hash of the checkpoint whose states they read.

@@ -122,28 +122,6 @@ def step_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> Rows:
     )
 
 
-def question_rows(examples: Sequence[Example], seen: Sequence[Observation]) -> Rows:
-    """Return a row for each question whose intent is known."""
-    known = [index for index, example in enumerate(examples) if example.intent is not None]
-    intents = [str(examples[index].intent) for index in known]
-    blocks = [
-        {"surface": step_blocks(examples[index], seen[index])["surface"][0]}
-        | {"hidden": seen[index].hidden[0].ravel().astype(np.float64)}
-        for index in known
-    ]
-    return Rows(
-        labels=tuple(sorted(set(intents))),
-        row_labels=tuple(intents),
-        blocks=stacked(blocks),
-        groups=tuple(examples[index].group for index in known),
-        tasks=tuple(examples[index].task for index in known),
-        texts=tuple(steps_of(examples[index])[0] for index in known),
-        source=np.array(known, dtype=np.int64),
-        place=np.zeros(len(known), dtype=np.int64),
-        is_judged=np.ones(len(known), dtype=bool),
-    )
-
-
 def num_judged_steps(example: Example) -> int:
     """Return how many steps somebody judged: all up to the first wrong one; 0 if nobody did."""
     if not example.is_answered:

@@ -1,4 +1,4 @@
-"""Train what an observer or a reader measures with, and measure it beside its rivals."""
+"""Train what an observer measures with, and measure it beside its rivals."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,27 +15,22 @@ from veche.core.progress import Progress, Silent
 from veche.engines.protocol import Engine, local
 from veche.experts.bootstrap import Interval
 from veche.roles.data.example import Example
-from veche.roles.evaluation.intervals import grouped_interval
 from veche.roles.evaluation.metrics import ece
 from veche.roles.probe.compare import RIVAL, STACK, auroc_interval, gain, held_out_scores, methods
 from veche.roles.probe.fitting import FitSettings
 from veche.roles.probe.observation import Observation
 from veche.roles.probe.observe import observe
-from veche.roles.probe.probe import probabilities
 from veche.roles.probe.probe_file import Reads, TrainedProbes, save_probes
-from veche.roles.probe.rows import Rows, answer_rows, question_rows, step_rows
+from veche.roles.probe.rows import Rows, answer_rows, step_rows
 from veche.roles.probe.stack import Fits, FittedStack, Stack
 from veche.roles.role import Role
 
-OBSERVER_DEPTH, READER_DEPTH = 0.6, 0.2
+DEPTH = 0.6
 """Where in the model states are read: what a text means is clear early, whether it holds later."""
 _LEAST_ROWS = 20
-_ROWS: dict[
-    str, tuple[tuple[Reads, Callable[[Sequence[Example], Sequence[Observation]], Rows]], ...]
-]
-_ROWS = {
-    "observer": (("answer", answer_rows), ("step", step_rows)),
-    "reader": (("question", question_rows),),
+_ROWS: dict[Reads, Callable[[Sequence[Example], Sequence[Observation]], Rows]] = {
+    "answer": answer_rows,
+    "step": step_rows,
 }
 
 
@@ -52,23 +47,22 @@ def train_probe(
 ) -> TrainedProbes:
     """Train a role's probe, and write it to a folder.
 
-    An observer learns from answers whose `is_right` is known, and from steps where `first_bad_step`
-    is; a reader from questions with an intent. The record that comes with it says how good each is
-    on problems that were left out, beside its rivals.
+    It learns from answers whose `is_right` is known, and from steps where `first_bad_step` is. The
+    record that comes with it says how good each is on problems that were left out, beside its
+    rivals.
 
     Args:
         engine: can look inside its model; see `observe`.
-        role: an observer or a reader.
+        role: an observer.
         examples: labelled.
         out: an empty or new folder.
-        layers: whose states are read; one at six tenths of the model for an observer, at two for a
-            reader, if None.
+        layers: whose states are read; one at six tenths of the model if None.
         settings: of the fits.
         progress: told of each text, and of each fit.
         cache: as in `observe`.
 
     Raises:
-        InputError: the role is neither, or the examples hold too few labels.
+        InputError: the role is none, or the examples hold too few labels.
         UnsupportedError: the engine can't look inside its model.
         OutputError: `out` holds something.
         MissingExtraError: scikit-learn is not installed.
@@ -77,8 +71,7 @@ def train_probe(
     progress, settings = progress or Silent(), settings or FitSettings()
     start = time.perf_counter()
     model = local(engine)
-    depth = READER_DEPTH if role.kind == "reader" else OBSERVER_DEPTH
-    chosen = tuple(layers) if layers is not None else (max(1, round(depth * model.num_layers)),)
+    chosen = tuple(layers) if layers is not None else (max(1, round(DEPTH * model.num_layers)),)
     seen = observe(engine, examples, chosen, progress=progress, cache=cache)
     read_s = time.perf_counter() - start
     stacks, measured = _learnt(role, examples, seen, settings, progress)
@@ -102,10 +95,9 @@ def train_probe(
 def _require_trainable(role: Role, out: Path) -> None:
     require_extra("probe")
     require_empty(out, advice="choose another folder")
-    if role.kind not in _ROWS:
+    if role.kind != "observer":
         raise InputError(
-            f"the role {role.name!r} is a {role.kind}: a probe is what an observer or a reader "
-            "measures with",
+            f"the role {role.name!r} is a {role.kind}: a probe is what an observer measures with",
             hint="veche role train recursia MODEL --data FILE --part probe",
         )
 
@@ -120,13 +112,12 @@ def _learnt(
     """Return a stack for all that the labels allow, and how good each is."""
     stacks: dict[Reads, Stack] = {}
     measured: dict[str, Any] = {}
-    for reads, rows_of in _ROWS[role.kind]:
+    for reads, rows_of in _ROWS.items():
         rows = rows_of(examples, seen).judged
         if not _is_enough(rows):
             continue
-        measure = _measured_labels if reads == "question" else _measured
         with progress.task(f"fit the probe of each {reads}", total=2) as advance:
-            measured[reads] = measure(rows, settings)
+            measured[reads] = _measured(rows, settings)
             advance(1)
             fitted = _fitted(rows, settings)
             stacks[reads] = fitted.stack
@@ -167,25 +158,13 @@ def _measured(rows: Rows, settings: FitSettings) -> dict[str, Any]:
     }
 
 
-def _measured_labels(rows: Rows, settings: FitSettings) -> dict[str, Any]:
-    """Return the share of labels that were found, by cross-validation."""
-    held_out = _fitted(rows, settings).top.held_out
-    found = probabilities(held_out).argmax(-1)
-    is_found = np.array(
-        [rows.labels[index] == label for index, label in zip(found, rows.row_labels, strict=True)]
-    )
-    interval = grouped_interval(lambda at: float(is_found[at].mean()), rows.groups)
-    return _counted(rows) | {"accuracy": as_json(interval)}
-
-
 def _counted(rows: Rows) -> dict[str, Any]:
     return {"rows": len(rows), "problems": len(set(rows.groups))}
 
 
 def _nothing_to_learn(role: Role, examples: Sequence[Example]) -> InputError:
-    needed = "an intent" if role.kind == "reader" else "is_right or first_bad_step"
     return InputError(
         f"{len(examples)} examples hold too few labels for {role.name!r}: it needs at least "
-        f"{_LEAST_ROWS} with {needed}, of two kinds, from two problems or more",
+        f"{_LEAST_ROWS} with is_right or first_bad_step, of two kinds, from two problems or more",
         hint="see docs/reference/files.md for how examples are labelled",
     )
