@@ -18,14 +18,13 @@ from veche.roles.evaluation.metrics import auroc
 from veche.roles.intent.file import load_intents, save_intents
 from veche.roles.intent.live import read_question, report_question
 from veche.roles.intent.reader import question_of
+from veche.roles.intent.states import read_states
 from veche.roles.intent.train import (
     Questions,
-    as_questions,
     fit_reader,
     reading_layers,
     train_intents,
 )
-from veche.roles.probe.observe import observe
 from veche.roles.role import Role
 
 LAYERS = (0, 1, 2)
@@ -47,7 +46,7 @@ def trained(engine, tmp_path_factory):
 
 def read(engine, trained, examples):
     texts = [question_of(example) for example in examples]
-    return trained.reader.read(texts, observe(engine, as_questions(examples), LAYERS))
+    return trained.reader.read(texts, read_states(engine, texts, LAYERS))
 
 
 def test_a_trained_reader_tells_the_intents_that_it_learnt(engine, trained):
@@ -80,17 +79,16 @@ def test_examples_out_of_scope_are_no_intent(engine, tmp_path):
 
 
 def test_logits_are_the_two_scores_weighed(engine, trained):
-    asked = questions("weather")
-    seen = observe(engine, as_questions(asked), LAYERS)
-    texts = [question_of(example) for example in asked]
+    texts = [question_of(example) for example in questions("weather")]
+    states = read_states(engine, texts, LAYERS)
     reader = trained.reader
     by_hand = [
-        reader.shares[0] * (reader.states.weight @ state.hidden[0].ravel() + reader.states.bias)
+        reader.shares[0] * (reader.states.weight @ state + reader.states.bias)
         + reader.shares[1] * reader.words.scores([text])[0]
-        for state, text in zip(seen, texts, strict=True)
+        for state, text in zip(states, texts, strict=True)
     ]
-    assert reader.logits(texts, seen) == pytest.approx(np.array(by_hand), rel=1e-4, abs=1e-4)
-    confidence = [reading.confidence for reading in reader.read(texts, seen)]
+    assert reader.logits(texts, states) == pytest.approx(np.array(by_hand), rel=1e-4, abs=1e-4)
+    confidence = [reading.confidence for reading in reader.read(texts, states)]
     assert confidence == pytest.approx(softmax(np.array(by_hand)).max(1), rel=1e-4)
 
 
@@ -118,9 +116,7 @@ def test_shares_and_scope_are_chosen_without_the_examples_that_they_are_chosen_o
     texts = tuple(question_of(example) for example in asked)
     label = np.array([KNOWN.index(str(example.intent)) for example in asked])
     noise = np.random.default_rng(0).normal(size=(len(asked), 300)).astype(np.float32)
-    reader, _ = fit_reader(
-        Questions(texts=texts, features=noise, intents=KNOWN, label=label), LAYERS
-    )
+    reader, _ = fit_reader(Questions(texts=texts, states=noise, intents=KNOWN, label=label), LAYERS)
     by_states = reader.states.scores(noise)
     assert (by_states.argmax(1) == label).all()  # learnt by heart
     told = reader.shares[0] * by_states.std(), reader.shares[1] * reader.words.scores(texts).std()
@@ -152,9 +148,6 @@ def test_the_question_is_the_last_thing_that_the_user_said():
         steps=("it is",),
     )
     assert question_of(talk) == "is it cold"
-    (cut,) = as_questions([talk])
-    assert [message.content for message in cut.messages] == ["is it cold"]
-    assert cut.steps == ()
     with pytest.raises(InputError, match="asks nothing"):
         question_of(replace(one, messages=(Message(role="assistant", content="so"),)))
 
@@ -193,8 +186,8 @@ def test_another_model_and_another_engine_are_refused(engine, trained):
         read_question(engine, replace(trained, base_hash="0" * 64), "is it cold")
     with pytest.raises(UnsupportedError, match="scripted"):
         read_question(ScriptedEngine([]), trained, "is it cold")
-    with pytest.raises(InputError, match="the reader takes 96"):
-        trained.reader.read(["hi"], observe(engine, as_questions(questions("oos")[:1]), (0,)))
+    with pytest.raises(InputError, match="takes 192"):
+        trained.reader.read(["hi"], read_states(engine, ["hi"], (0,)))
 
 
 def damaged(folder, trained, change):

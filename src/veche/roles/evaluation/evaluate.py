@@ -29,7 +29,8 @@ from veche.roles.host import Host
 from veche.roles.hot_swap import HotSwap
 from veche.roles.intent.file import holds_intents, load_intents
 from veche.roles.intent.file import require_base as require_base_of_intents
-from veche.roles.intent.train import as_questions
+from veche.roles.intent.reader import question_of
+from veche.roles.intent.states import read_states
 from veche.roles.probe.observe import observe
 from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
 from veche.roles.probe.rows import Rows, answer_rows, num_judged_steps, step_rows
@@ -69,7 +70,7 @@ class Task:
         examples: what is measured on; the role has learnt from none of them.
         learn_from: what baselines learn from; empty: from folds of `examples`, or not at all.
         max_tokens: of an answer that a voice gives.
-        cache: a folder for what was read; see `observe`.
+        cache: a folder for answers that were read; see `observe`.
     """
 
     model: Path
@@ -151,14 +152,9 @@ def few_groups(parts: Sequence[Part]) -> list[Note]:
 def _questions(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
     trained = load_intents(folder)
     require_base_of_intents(trained, task.engine)
-    seen = observe(
-        task.engine,
-        as_questions(task.examples),
-        trained.reader.layers,
-        progress=progress,
-        cache=task.cache,
-    )
-    return [prepare_questions(trained.reader, task.examples, seen, task.learn_from)]
+    texts = [question_of(example) for example in task.examples]
+    states_NF = read_states(task.engine, texts, trained.reader.layers, progress=progress)
+    return [prepare_questions(trained.reader, task.examples, states_NF, task.learn_from)]
 
 
 def _probed(folder: Path, task: Task, progress: Progress) -> list[Prepared]:

@@ -1,6 +1,6 @@
 """Measure a reader of intents beside its baselines.
 
-Shapes: N questions.
+Shapes: N questions, F features.
 """
 
 from collections import Counter
@@ -18,7 +18,6 @@ from veche.roles.evaluation.intervals import Rows, Statistic
 from veche.roles.evaluation.metrics import aurc, auroc, brier, ece, recall
 from veche.roles.evaluation.scored import ROLE, Candidate, Curve, Note, Prepared
 from veche.roles.intent.reader import IN_SCOPE, IntentReader, Reading, question_of
-from veche.roles.probe.observation import Observation
 
 HEADLINE = "accuracy"
 KEPT = 0.9
@@ -28,7 +27,7 @@ KEPT = 0.9
 def prepare_questions(
     reader: IntentReader,
     examples: Sequence[Example],
-    seen: Sequence[Observation],
+    states_NF: NDArray[np.float32],
     learn_from: Sequence[Example],
 ) -> Prepared:
     """Prepare to measure how well a reader tells intents, and what is none of them.
@@ -38,7 +37,7 @@ def prepare_questions(
     Args:
         reader: what is measured.
         examples: with intents.
-        seen: of each of them, as `observe` returns it, read by `as_questions`.
+        states_NF: of each of them, by `read_states`.
         learn_from: what baselines learn from; without it, there are none.
 
     Raises:
@@ -46,7 +45,7 @@ def prepare_questions(
     """
     labels, notes = known_labels(reader, examples)
     texts = [question_of(example) for example in examples]
-    guesses = {ROLE: guesses_of(reader.read(texts, seen))}
+    guesses = {ROLE: guesses_of(reader.read(texts, states_NF))}
     learnt = [
         (question_of(example), str(example.intent))
         for example in learn_from

@@ -16,7 +16,7 @@ def evaluation_dict(evaluation: Evaluation) -> dict[str, Any]:
         "role": evaluation.role,
         "version": evaluation.version,
         "num_examples": evaluation.num_examples,
-        "parts": [_part(part) for part in evaluation.parts],
+        "parts": [part_dict(part) for part in evaluation.parts],
         "notes": _notes(evaluation.notes),
     }
 
@@ -26,12 +26,13 @@ def comparison_dict(comparison: Comparison) -> dict[str, Any]:
     return {
         "first": comparison.first,
         "second": comparison.second,
-        "parts": [_part(part) for part in comparison.parts],
+        "parts": [part_dict(part) for part in comparison.parts],
         "notes": _notes(comparison.notes),
     }
 
 
-def _part(part: Part) -> dict[str, Any]:
+def part_dict(part: Part) -> dict[str, Any]:
+    """Return the figures of one kind of judgement."""
     return {
         "measures": part.measures,
         "num_rows": part.num_rows,

@@ -4,10 +4,9 @@ from typing import Any
 
 from veche.core.transcript import Transcript
 from veche.engines.protocol import Engine
-from veche.roles.data.example import Example, Message
 from veche.roles.intent.file import TrainedIntents, require_base
 from veche.roles.intent.reader import Reading
-from veche.roles.probe.observe import observe
+from veche.roles.intent.states import read_states
 
 _DIGITS = 4
 
@@ -25,11 +24,8 @@ def read_question(engine: Engine, trained: TrainedIntents, question: str) -> Rea
         InputError: the question is empty or longer than the context.
     """
     require_base(trained, engine)
-    example = Example(
-        messages=(Message(role="user", content=question),), group="question", task="question"
-    )
-    seen = observe(engine, [example], trained.reader.layers)
-    return trained.reader.read([question], seen)[0]
+    states_NF = read_states(engine, [question], trained.reader.layers)
+    return trained.reader.read([question], states_NF)[0]
 
 
 def report_question(transcript: Transcript, voice: str, reading: Reading) -> None:

@@ -1,6 +1,6 @@
 """Read what is being asked: an intent, how sure, and whether it is one of the known ones at all.
 
-Shapes: N questions, C captured layers, D hidden size, K intents.
+Shapes: N questions, F features (of states), K intents.
 """
 
 import math
@@ -15,7 +15,6 @@ from veche.experts.metrics import softmax
 from veche.roles.data.example import Example
 from veche.roles.intent.regression import LinearScores
 from veche.roles.intent.wording import Wording
-from veche.roles.probe.observation import Observation
 
 IN_SCOPE = 0.5
 """From this probability on, a question counts as one of the known intents."""
@@ -65,7 +64,7 @@ class IntentReader:
 
     Attributes:
         intents: K names, sorted.
-        layers: whose mean state over the question's tokens is read.
+        layers: whose states are read; see `read_states`.
         states: scores by states.
         words: scores by words.
         shares: of both, fitted so that the softmax of the logits is calibrated.
@@ -87,36 +86,35 @@ class IntentReader:
             raise InputError(f"{len(self.intents)} intents don't fit scores of {sorted(counts)}")
         if len(self.words.weight) != len(self.words.n_grams.names):
             raise InputError("its n-grams are not as many as their weights")
-        if self.states.weight.shape[1] % len(self.layers):
+        if self.states.weight.shape[1] % (2 * len(self.layers)):
             raise InputError(f"its weights don't fit states of {len(self.layers)} layers")
         numbers = (*self.shares, self.scope.slope, self.scope.bias)
         if not all(map(math.isfinite, numbers)) or not all(np.isfinite(x).all() for x in parts):
             raise InputError("its weights are not finite numbers")
 
-    def logits(
-        self, texts: Sequence[str], observations: Sequence[Observation]
-    ) -> NDArray[np.float64]:
+    def logits(self, texts: Sequence[str], states_NF: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return a logit for each intent, [N, K].
+
+        Args:
+            texts: what was asked.
+            states_NF: of `read_states`, with the reader's own layers.
 
         Raises:
             InputError: the states are not of as many layers, or not as wide, as those it learnt.
         """
-        features_NF = features_of(observations)
-        if features_NF.shape[1] != self.states.weight.shape[1]:
+        if states_NF.shape != (len(texts), self.states.weight.shape[1]):
             raise InputError(
-                f"{features_NF.shape[1]} numbers were seen of a question, and the reader takes "
-                f"{self.states.weight.shape[1]}",
-                hint=f"read it with the layers {', '.join(map(str, self.layers))} of the model "
+                f"states {states_NF.shape} were read of {len(texts)} questions, and the reader "
+                f"takes {self.states.weight.shape[1]} numbers of each",
+                hint=f"read them with the layers {', '.join(map(str, self.layers))} of the model "
                 "that it was trained on",
             )
-        states_NK, words_NK = self.states.scores(features_NF), self.words.scores(texts)
-        return self.shares[0] * states_NK + self.shares[1] * words_NK
+        by_states_NK, by_words_NK = self.states.scores(states_NF), self.words.scores(texts)
+        return self.shares[0] * by_states_NK + self.shares[1] * by_words_NK
 
-    def read(self, texts: Sequence[str], observations: Sequence[Observation]) -> list[Reading]:
-        """Return what each question is read as."""
-        if not texts:
-            return []
-        logits_NK = self.logits(texts, observations)
+    def read(self, texts: Sequence[str], states_NF: NDArray[np.float32]) -> list[Reading]:
+        """Return what each question is read as; see `logits`."""
+        logits_NK = self.logits(texts, states_NF)
         chance_NK, in_scope_N = softmax(logits_NK), self.scope.probability(logits_NK)
         return [
             self._reading(chance_K, float(in_scope))
@@ -129,11 +127,6 @@ class IntentReader:
         return Reading(
             intent=best[0], confidence=best[1], in_scope=in_scope, runners_up=tuple(others)
         )
-
-
-def features_of(observations: Sequence[Observation]) -> NDArray[np.float32]:
-    """Return the states of each question's tokens, their mean at each layer, [N, C·D]."""
-    return np.stack([seen.hidden.mean(0).ravel() for seen in observations]).astype(np.float32)
 
 
 def question_of(example: Example) -> str:

@@ -18,13 +18,13 @@ from veche.core.extras import require_extra
 from veche.core.files import require_empty
 from veche.core.progress import Progress, Silent
 from veche.engines.protocol import Engine, local
-from veche.roles.data.example import Example, Message
+from veche.roles.data.example import Example
 from veche.roles.data.public_sets import OUT_OF_SCOPE
 from veche.roles.intent.file import TrainedIntents, save_intents
-from veche.roles.intent.reader import IntentReader, Scope, features_of, question_of
+from veche.roles.intent.reader import IntentReader, Scope, question_of
 from veche.roles.intent.regression import fit_softmax
+from veche.roles.intent.states import read_states
 from veche.roles.intent.wording import fit_wording
-from veche.roles.probe.observe import observe
 from veche.roles.role import Role
 
 LEAST_EXAMPLES = 5
@@ -36,6 +36,7 @@ ENOUGH_OUT_OF_SCOPE = 20
 _SHARES_OF_DEPTH = (0.0, 0.2, 0.4, 0.6, 0.8)
 _NO_SHARES = (1.0, 1.0)
 _UNKNOWN = -1
+_LEAST_SLOPE = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +45,13 @@ class Questions:
 
     Attributes:
         texts: what was asked.
-        features: [N, F], of the model's states.
+        states: [N, F], of `read_states`.
         intents: K names, sorted.
         label: [N], the number of the intent; −1 for what is out of scope.
     """
 
     texts: tuple[str, ...]
-    features: NDArray[np.float32]
+    states: NDArray[np.float32]
     intents: tuple[str, ...]
     label: NDArray[np.int64]
 
@@ -60,7 +61,7 @@ class Questions:
         new[list(intents)] = np.arange(len(intents))
         return Questions(
             texts=tuple(self.texts[row] for row in rows),
-            features=self.features[rows],
+            states=self.states[rows],
             intents=tuple(self.intents[intent] for intent in intents),
             label=new[self.label[rows]],
         )
@@ -80,19 +81,17 @@ def train_intents(
     layers: Sequence[int] | None = None,
     out_of_scope: str = OUT_OF_SCOPE,
     progress: Progress | None = None,
-    cache: Path | None = None,
 ) -> TrainedIntents:
     """Let the model read questions, learn which intent each is of, and write that to a folder.
 
     Args:
-        engine: as `observe` needs it.
+        engine: as `read_states` needs it.
         role: a reader.
         examples: with intents.
         out: an empty or new folder.
         layers: whose states are read; None is `reading_layers`.
         out_of_scope: the label of what is none of the intents; there need be none of it.
         progress: told of each question.
-        cache: a folder for what was read; see `observe`.
 
     Raises:
         InputError: the role is no reader, an example has no intent, or an intent too few examples,
@@ -111,21 +110,16 @@ def train_intents(
     intents = intents_of(examples, out_of_scope)
     start = time.perf_counter()
     chosen = reading_layers(local(engine).num_layers) if layers is None else tuple(layers)
-    seen = observe(engine, as_questions(examples), chosen, progress=progress, cache=cache)
+    texts = tuple(question_of(example) for example in examples)
+    states_NF = read_states(engine, texts, chosen, progress=progress)
     read_s = time.perf_counter() - start
-    number = {intent: index for index, intent in enumerate(intents)}
-    questions = Questions(
-        texts=tuple(question_of(example) for example in examples),
-        features=features_of(seen),
-        intents=intents,
-        label=np.array([number.get(str(example.intent), _UNKNOWN) for example in examples]),
-    )
+    questions = questions_of(examples, intents, states_NF)
     reader, counts = fit_reader(questions, chosen, progress=progress)
     record = {
         "role": role.name,
         "engine": engine.name,
         **counts,
-        "tokens": int(sum(each.num_tokens.sum() for each in seen)),
+        "tokens": sum(map(engine.count_tokens, texts)),
         "read_s": round(read_s, 1),
         "fit_s": round(time.perf_counter() - start - read_s, 1),
     }
@@ -142,12 +136,17 @@ def reading_layers(num_hidden_layers: int) -> tuple[int, ...]:
     return tuple(sorted({round(share * num_hidden_layers) for share in _SHARES_OF_DEPTH}))
 
 
-def as_questions(examples: Sequence[Example]) -> list[Example]:
-    """Return the examples cut down to the question alone, which is what a reader sees live."""
-    return [
-        replace(example, messages=(Message(role="user", content=question_of(example)),), steps=())
-        for example in examples
-    ]
+def questions_of(
+    examples: Sequence[Example], intents: tuple[str, ...], states_NF: NDArray[np.float32]
+) -> Questions:
+    """Return examples as they are learnt from; what is of no intent named is out of scope."""
+    number = {intent: index for index, intent in enumerate(intents)}
+    return Questions(
+        texts=tuple(question_of(example) for example in examples),
+        states=states_NF,
+        intents=intents,
+        label=np.array([number.get(str(example.intent), _UNKNOWN) for example in examples]),
+    )
 
 
 def intents_of(examples: Sequence[Example], out_of_scope: str) -> tuple[str, ...]:
@@ -235,7 +234,7 @@ def _fitted(questions: Questions, layers: Sequence[int]) -> IntentReader:
     return IntentReader(
         intents=questions.intents,
         layers=tuple(layers),
-        states=fit_softmax(questions.features, questions.label),
+        states=fit_softmax(questions.states, questions.label),
         words=fit_wording(questions.texts, questions.label),
         shares=_NO_SHARES,
         scope=Scope(slope=1.0, bias=0.0),
@@ -243,7 +242,7 @@ def _fitted(questions: Questions, layers: Sequence[int]) -> IntentReader:
 
 
 def _logits(reader: IntentReader, questions: Questions) -> NDArray[np.float64]:
-    states_NK = reader.states.scores(questions.features)
+    states_NK = reader.states.scores(questions.states)
     return reader.shares[0] * states_NK + reader.shares[1] * reader.words.scores(questions.texts)
 
 
@@ -252,7 +251,7 @@ def _shares(reader: IntentReader, held_out: Questions) -> tuple[float, float]:
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
-    states_NK = reader.states.scores(held_out.features)
+    states_NK = reader.states.scores(held_out.states)
     words_NK = reader.words.scores(held_out.texts)
     rows = np.arange(len(held_out.label))
 
@@ -266,7 +265,10 @@ def _shares(reader: IntentReader, held_out: Questions) -> tuple[float, float]:
 
 
 def _scope(logits_NK: NDArray[np.float64], is_in_scope_N: NDArray[np.bool_]) -> Scope:
-    """Return the logistic regression of being in scope; both sides weigh the same."""
+    """Return the logistic regression of being in scope; both sides weigh the same.
+
+    A higher score never makes a question less likely in scope, whatever few examples say.
+    """
     from sklearn.linear_model import LogisticRegression
 
     if is_in_scope_N.all():
@@ -274,6 +276,10 @@ def _scope(logits_NK: NDArray[np.float64], is_in_scope_N: NDArray[np.bool_]) -> 
             "there is nothing out of scope to learn from",
             hint=f"give a third intent, or examples of the label {OUT_OF_SCOPE!r}",
         )
-    best_N1 = logits_NK.max(1, keepdims=True)
-    model = LogisticRegression(class_weight="balanced").fit(best_N1, is_in_scope_N)
-    return Scope(slope=float(model.coef_[0, 0]), bias=float(model.intercept_[0]))
+    best_N = logits_NK.max(1)
+    model = LogisticRegression(class_weight="balanced").fit(best_N[:, None], is_in_scope_N)
+    slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
+    if slope < _LEAST_SLOPE:
+        middle = best_N[is_in_scope_N].mean() / 2 + best_N[~is_in_scope_N].mean() / 2
+        slope, bias = _LEAST_SLOPE, -_LEAST_SLOPE * float(middle)
+    return Scope(slope=slope, bias=bias)
