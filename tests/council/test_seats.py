@@ -40,7 +40,7 @@ def test_a_version_in_use_is_the_one_that_sits(registry):
 def test_two_for_one_seat_a_reader_and_a_stranger_are_refused(registry):
     with pytest.raises(InputError, match="critic and judge are both objectors"):
         seated(registry, ["critic", "judge"])
-    with pytest.raises(InputError, match="'q-intent' is a reader"):
+    with pytest.raises(InputError, match="has not learnt what can be asked"):
         seated(registry, ["q-intent"])
     with pytest.raises(RoleError, match="no role 'poat'"):
         seated(registry, ["poat"])

@@ -111,6 +111,7 @@ PHRASE_FILES = {
     "experts/steering/phrases.py",
     "launch/phrases.py",
     "planning/phrases.py",
+    "roles/evaluation/phrases.py",
     "roles/data/asking.py",
     "roles/healing/phrases.py",
     "roles/data/problems/arithmetic.py",

@@ -196,13 +196,13 @@ def _train_adapter(asked: Asked) -> None:
 def _train_probe(asked: Asked) -> None:
     from veche.cli.engine_options import open_engine
     from veche.cli.terminal import stdout
+    from veche.roles.intent.train import train_intents
     from veche.roles.probe.train import train_probe
     from veche.roles.training.phrases import phrase
 
     engine = open_engine("transformers", str(asked.model), None)
-    trained = train_probe(
-        engine, asked.role, asked.examples, asked.out, progress=TerminalProgress()
-    )
+    learn = train_intents if asked.role.kind == "reader" else train_probe
+    trained = learn(engine, asked.role, asked.examples, asked.out, progress=TerminalProgress())
     version = _save(asked, asked.role, "probe", trained.base_hash)
     if asked.as_json:
         told = {"part": "probe", "folder": str(asked.out), "version": version}

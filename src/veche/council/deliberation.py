@@ -23,6 +23,8 @@ from veche.council.session import MARKUP_TOKENS, ContextFullError, Session, Turn
 from veche.council.settings import CouncilSettings, turn_tokens
 from veche.engines.protocol import Capability, Engine, OnToken, require
 from veche.roles.hot_swap import HotSwap
+from veche.roles.intent.live import reading_for, report_question
+from veche.roles.intent.reader import Reading
 from veche.roles.observer.watch import watch_of
 from veche.roles.role import Role
 from veche.roles.role_file import version_hash
@@ -72,6 +74,7 @@ def deliberate(
         council = _Council(chosen, settings or CouncilSettings(), language)
         speakers = stack.enter_context(swap.holding(chosen))
         watch = watch_of(engine, swap.registry, chosen, question)
+        reading = reading_for(engine, swap.registry, chosen, question.strip())
         log = stack.enter_context(Transcript(transcript, on_event=on_event))
         session = Session(
             engine,
@@ -83,7 +86,7 @@ def deliberate(
             watch=watch,
         )
         try:
-            council.run(session, log, question.strip())
+            council.run(session, log, question.strip(), reading)
         except VecheError as error:
             log.append("RUN_ERROR", type=type(error).__name__, message=error.message)
             raise
@@ -109,9 +112,17 @@ class _Council:
         if len({voice.name for voice in voices}) < len(voices):
             raise InputError("two voices of the council have the same name")
 
-    def run(self, session: Session, log: Transcript, question: str) -> None:
-        """Hear everyone, and write the answer down."""
+    def run(
+        self,
+        session: Session,
+        log: Transcript,
+        question: str,
+        reading: tuple[str, Reading] | None,
+    ) -> None:
+        """Hear everyone, and write the answer down; nobody is told what a reader read."""
         self._open(session, log, question)
+        if reading is not None:
+            report_question(log, *reading)
         texts = self._draft(session)
         matrix = agreement_matrix(texts)
         threshold = self.settings.agreement_threshold

@@ -94,16 +94,22 @@ def voices_of(events: Sequence[Event], language: Language) -> list[dict[str, str
             for message in last
         )
     for event in _of(events, "STATE_DELTA"):
-        texts[event.voice or ""] = ""
-    if observations := observations_of(events):
-        observer = _of(events, "STATE_DELTA")[0].voice or ""
-        texts[observer] = observation_text(observations, language)
+        question = event.data.get("question")
+        texts[event.voice or ""] = "" if question is None else question_text(question, language)
+    if observed := _observed(events):
+        observations = [event.data for event in observed]
+        texts[observed[0].voice or ""] = observation_text(observations, language)
     return [{"name": name, "text": text} for name, text in texts.items()]
 
 
 def observations_of(events: Sequence[Event]) -> list[dict[str, Any]]:
     """Return what the observer measured, step by step."""
-    return [event.data for event in _of(events, "STATE_DELTA")]
+    return [event.data for event in _observed(events)]
+
+
+def _observed(events: Sequence[Event]) -> list[Event]:
+    """Return the observer's events; a reader's one is about the question."""
+    return [event for event in _of(events, "STATE_DELTA") if "question" not in event.data]
 
 
 def usage_of(events: Sequence[Event]) -> Usage:
@@ -159,6 +165,16 @@ def observation_text(observations: Iterable[dict[str, Any]], language: Language)
     return "\n".join(lines)
 
 
+def question_text(question: dict[str, Any], language: Language) -> str:
+    """Put into words what a reader took the question for."""
+    labels = _LABELS[language]
+    known = labels["in_scope" if question["is_in_scope"] else "out_of_scope"]
+    told = [(question["intent"], question["confidence"])]
+    told += [(other["intent"], other["confidence"]) for other in question["runners_up"]]
+    guesses = ", ".join(f"{intent} {confidence:.2f}" for intent, confidence in told)
+    return f"{known}, {question['in_scope']:.2f}: {guesses}"
+
+
 def _watched(delta: dict[str, Any], labels: dict[str, str]) -> list[str]:
     """Put into words what an observer's probe reports."""
     parts = []
@@ -188,6 +204,8 @@ _LABELS: dict[Language, dict[str, str]] = {
         "drift": "drift of routing, 0–1",
         "first_bad_step": "first doubtful line",
         "none": "none",
+        "in_scope": "a known intent",
+        "out_of_scope": "probably none of the known intents",
     },
     "ru": {
         "drafts": "черновики",
@@ -201,6 +219,8 @@ _LABELS: dict[Language, dict[str, str]] = {
         "drift": "дрейф маршрутов, 0–1",
         "first_bad_step": "первая сомнительная строка",
         "none": "нет",
+        "in_scope": "известное намерение",
+        "out_of_scope": "вероятно, ни одно из известных намерений",
     },
 }
 

@@ -8,7 +8,7 @@ from veche.roles.role import Role
 
 DEFAULT = ("proposer", "logician", "objector", "synthesiser", "recursia")
 """Three who draft blind, one of whom objects; one who writes; one who watches."""
-_SINGLE = ("objector", "synthesiser", "observer")
+_SINGLE = ("objector", "synthesiser", "observer", "reader")
 """Kinds of which a council has one."""
 
 
@@ -20,11 +20,12 @@ def default_council(registry: Registry) -> tuple[Role, ...]:
 def seated(registry: Registry, names: Sequence[str]) -> tuple[Role, ...]:
     """Return the default council with other roles in it.
 
-    An objector, a synthesiser or an observer takes the seat of the default one; a drafter joins.
+    An objector, a synthesiser or an observer takes the seat of the default one; a drafter and a
+    reader join.
 
     Raises:
         RoleError: there is no role of that name.
-        InputError: two are for one seat, or one has no seat in a council.
+        InputError: two are for one seat, or a reader has learnt nothing to read.
     """
     council = list(default_council(registry))
     guests = [registry.get(name) for name in dict.fromkeys(names)]
@@ -36,11 +37,10 @@ def seated(registry: Registry, names: Sequence[str]) -> tuple[Role, ...]:
                 hint=f"name one of them: --role {rivals[0]}",
             )
     for guest in guests:
-        if guest.kind == "reader":
+        if guest.kind == "reader" and guest.probe is None:
             raise InputError(
-                f"role {guest.name!r} is a reader: it says what is asked, and has no seat in a "
-                "council",
-                hint="roles that have one: veche role list",
+                f"role {guest.name!r} is a reader that has not learnt what can be asked",
+                hint=f"veche role train {guest.name} MODEL --data FILE --part probe",
             )
         place = next((at for at, role in enumerate(council) if _is_for(guest, role)), len(council))
         council[place : place + 1] = [guest]

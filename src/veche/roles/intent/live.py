@@ -1,14 +1,34 @@
 """Read a council's question before anyone answers it; an event says what was read."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from veche.core.transcript import Transcript
 from veche.engines.protocol import Engine
-from veche.roles.intent.file import TrainedIntents, require_base
+from veche.roles.intent.file import TrainedIntents, load_intents, require_base
 from veche.roles.intent.reader import Reading
 from veche.roles.intent.states import read_states
+from veche.roles.registry import Registry
+from veche.roles.role import Role
 
 _DIGITS = 4
+
+
+def reading_for(
+    engine: Engine, registry: Registry, roles: Sequence[Role], question: str
+) -> tuple[str, Reading] | None:
+    """Return a council's reader and what it reads a question as; None where none sits in it.
+
+    Raises:
+        RoleError: what it reads with is not in the registry.
+        CheckpointError: it is damaged.
+        VecheError: as `read_question`.
+    """
+    for role in roles:
+        if role.kind == "reader" and role.probe is not None:
+            trained = load_intents(registry.folder(role.probe))
+            return role.name, read_question(engine, trained, question)
+    return None
 
 
 def read_question(engine: Engine, trained: TrainedIntents, question: str) -> Reading:

@@ -37,6 +37,7 @@ _SHARES_OF_DEPTH = (0.0, 0.2, 0.4, 0.6, 0.8)
 _NO_SHARES = (1.0, 1.0)
 _UNKNOWN = -1
 _LEAST_SLOPE = 0.01
+_LOST = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,16 +268,14 @@ def _shares(reader: IntentReader, held_out: Questions) -> tuple[float, float]:
 def _scope(logits_NK: NDArray[np.float64], is_in_scope_N: NDArray[np.bool_]) -> Scope:
     """Return the logistic regression of being in scope; both sides weigh the same.
 
-    A higher score never makes a question less likely in scope, whatever few examples say.
+    A higher score never makes a question less likely in scope, whatever few examples say. Where
+    nothing is out of scope, all but a twentieth of the known ones are kept.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if is_in_scope_N.all():
-        raise InputError(
-            "there is nothing out of scope to learn from",
-            hint=f"give a third intent, or examples of the label {OUT_OF_SCOPE!r}",
-        )
     best_N = logits_NK.max(1)
+    if is_in_scope_N.all():
+        return Scope(slope=1.0, bias=-float(np.quantile(best_N, _LOST)))
     model = LogisticRegression(class_weight="balanced").fit(best_N[:, None], is_in_scope_N)
     slope, bias = float(model.coef_[0, 0]), float(model.intercept_[0])
     if slope < _LEAST_SLOPE:
