@@ -8,9 +8,12 @@ from tests.roles.healing import lessons
 from tests.roles.healing.test_trainee import student_of
 
 from veche.core.progress import Silent
+from veche.planning.planner import make_plan
+from veche.planning.recipe import Recipe
 from veche.roles.healing.distill import kl_of_logits
 from veche.roles.healing.layer_fit import can_fit, fit_layers
 from veche.roles.healing.lesson import lesson_of
+from veche.surgery.build import build
 from veche.surgery.loading import load_model
 from veche.surgery.verification.compare import windows
 
@@ -93,6 +96,32 @@ def test_the_refit_is_least_squares_with_a_ridge(shelf):
     fit_layers(teacher, student, train_WT, lesson, ("experts",), seed=0, progress=Silent())
     given_IH = layer.mlp.experts.down_proj.transpose(1, 2).flatten(0, 1).double()
     assert torch.allclose(given_IH, expected_IH, atol=2e-4 * float(expected_IH.abs().max()))
+
+
+def test_new_units_alone_can_be_fitted_and_the_layer_comes_nearer(shelf, tmp_path):
+    fields = {"moe_intermediate_size": 48, "num_experts": 16, "num_experts_per_tok": 6}
+    recipe = Recipe(name="t", base=str(shelf / "moe"), fields=fields)
+    build(make_plan(recipe), shelf / "moe", tmp_path / "grown")
+    lesson = lesson_of(tmp_path / "grown", teacher=shelf / "moe", top_k=4)
+    teacher, student = load_model(lesson.teacher), student_of(lesson)
+    train_WT, _ = tokens_of(shelf, "moe")
+
+    def error():
+        with torch.no_grad():
+            given, wanted = (
+                model.model(input_ids=train_WT, output_hidden_states=True).hidden_states[1]
+                for model in (student, teacher)
+            )
+        return float(((given - wanted).square().sum(-1) / wanted.square().sum(-1)).mean())
+
+    lost, old = error(), student.model.layers[0].mlp.experts.down_proj.detach().clone()
+    moved = fit_layers(teacher, student, train_WT, lesson, ("new",), seed=0, progress=Silent())
+    assert error() < 0.98 * lost
+    assert all(name.endswith("down_proj") for name in moved)
+    new = student.model.layers[0].mlp.experts.down_proj
+    assert torch.equal(new[:8, :, :24], old[:8, :, :24])
+    assert not torch.equal(new[:8, :, 24:], old[:8, :, 24:])
+    assert not torch.equal(new[8:], old[8:])
 
 
 def test_too_many_units_or_other_parts_are_not_fitted(shelf):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from veche.core.errors import FailureError
 from veche.core.progress import Progress
-from veche.experts.growth import LayerCapacity
+from veche.experts.growth import LayerCapacity, MlpWidth
 from veche.roles.healing.lesson import Lesson
 from veche.roles.healing.settings import Part
 from veche.surgery.carving.fit import attend, normed
@@ -22,6 +22,7 @@ from veche.surgery.carving.refit import refit_down
 from veche.surgery.carving.router_fit import RidgeRouter, refine_router, scale_router
 from veche.surgery.loading import Model
 
+_UNITS: MlpWidth = "moe_intermediate_size"
 MOST_UNITS = 8192
 """Of a layer, over all experts: the regression solves a system of so many unknowns."""
 _ROWS = 4096
@@ -31,7 +32,14 @@ def can_fit(lesson: Lesson, parts: Sequence[Part]) -> bool:
     """Whether layers can be fitted: experts are trained, and a layer's units are not too many."""
     spec = lesson.spec
     width = spec.moe_intermediate_size or 0
-    is_chosen = "experts" in parts or ("routers" in parts and _ranks_alone(lesson))
+    has_new = lesson.capacity is not None and any(
+        layer.experts or _UNITS in layer.units for layer in lesson.capacity.layers
+    )
+    is_chosen = (
+        "experts" in parts
+        or ("routers" in parts and _ranks_alone(lesson))
+        or ("new" in parts and has_new)
+    )
     return is_chosen and 0 < spec.num_experts * width <= MOST_UNITS
 
 
@@ -60,7 +68,7 @@ def fit_layers(
         student: with its dials turned.
         tokens_WT: text.
         lesson: which layers of the student are new; these stay.
-        parts: "routers", "experts", or both.
+        parts: "routers", "experts", "new"; others are not looked at.
         seed: of the routers' refinement.
         progress: told of each layer.
 
@@ -86,7 +94,7 @@ def fit_layers(
                 streams[1].attend(layer)
                 if hasattr(layer.mlp, "experts"):
                     fit = _LayerFit(layer, streams[1], streams[0].hidden_WTH.flatten(0, 1))
-                    for name, value in fit.run(lesson, parts, seed).items():
+                    for name, value in fit.run(lesson, parts, capacity, seed).items():
                         moved[f"model.layers.{index}.mlp.{name}"] = value
                 streams[1].feed(layer)
             advance(1)
@@ -146,15 +154,18 @@ class _LayerFit:
                 hint="check the model with `veche verify`, or turn the dial less",
             )
 
-    def run(self, lesson: Lesson, parts: Sequence[Part], seed: int) -> dict[str, Tensor]:
+    def run(
+        self, lesson: Lesson, parts: Sequence[Part], capacity: LayerCapacity | None, seed: int
+    ) -> dict[str, Tensor]:
         """Fit what is asked for, in place; return what moved."""
         moved = {}
         top_k = lesson.spec.num_experts_per_tok
         if "routers" in parts and _ranks_alone(lesson):
             self._fit_router(top_k, seed)
             moved["gate.weight"] = self._block.gate.weight
-        if "experts" in parts:
-            self._refit()
+        chosen_I = self._chosen(parts, capacity)
+        if chosen_I.any():
+            self._refit(chosen_I)
             moved["experts.down_proj"] = self._experts.down_proj
         return moved
 
@@ -195,7 +206,19 @@ class _LayerFit:
         if kept[1] > kept[0]:
             old_EH.copy_(scale_router(fitted_EH, inputs_NH, ROUTER_SPREAD))
 
-    def _refit(self) -> None:
+    def _chosen(self, parts: Sequence[Part], capacity: LayerCapacity | None) -> Tensor:
+        """Return which units are refitted, [I]: all of them, the new ones, or none."""
+        num_experts, _, width = self._experts.down_proj.shape
+        chosen_EC = torch.zeros(num_experts, width, dtype=torch.bool)
+        if "experts" in parts:
+            chosen_EC.fill_(True)
+        elif "new" in parts and capacity is not None:
+            chosen_EC[list(capacity.experts)] = True
+            chosen_EC[:, list(capacity.units.get(_UNITS, range(0)))] = True
+        return chosen_EC.flatten().to(self._experts.down_proj.device)
+
+    def _refit(self, chosen_I: Tensor) -> None:
+        """Refit the columns of `down` that are chosen; the others give what they gave."""
         down_HI, down_EHC = self._down, self._experts.down_proj
         _, weights_NK, experts_NK = self._block.gate(self._inputs_NH)
         weights_NE = weights_NK.new_zeros(len(self._inputs_NH), len(down_EHC))
@@ -203,7 +226,15 @@ class _LayerFit:
         kept_NI = self._activations_NI.view(len(weights_NE), len(down_EHC), -1)
         kept_NI = (kept_NI * weights_NE[:, :, None]).flatten(1)
         missing_NH = self._teacher_NH - self._residual_NH - self._shared()
-        refitted_HI = refit_down(kept_NI, down_HI, missing_NH, self._weight_N)
+        if not chosen_I.all():
+            others_I = ~chosen_I
+            others_HU = down_HI[:, others_I].to(kept_NI.dtype)
+            missing_NH = missing_NH - (kept_NI[:, others_I] @ others_HU.T).float()
+            kept_NI = kept_NI[:, chosen_I]
+        refitted_HI = down_HI.clone()
+        refitted_HI[:, chosen_I] = refit_down(
+            kept_NI, down_HI[:, chosen_I], missing_NH, self._weight_N
+        )
         down_EHC.copy_(refitted_HI.T.reshape(len(down_EHC), -1, down_EHC.shape[1]).transpose(1, 2))
 
     def _shared(self) -> Tensor | float:

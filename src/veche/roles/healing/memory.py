@@ -51,7 +51,7 @@ class MemoryPlan:
 def trained_parameters(
     lesson: Lesson, settings: HealSettings, parts: Sequence[Part]
 ) -> dict[Part, int]:
-    """Return how many parameters of each part move; of new units, those of whole matrices."""
+    """Return how many parameters of each part move."""
     spec = lesson.spec
     sparse, width = spec.num_sparse_layers, spec.moe_intermediate_size or 0
     io = 2 * (spec.hidden_size + spec.q_size) + 2 * (spec.hidden_size + spec.kv_size)
@@ -116,7 +116,7 @@ def _element_bytes(checkpoint: Checkpoint) -> int:
 
 
 def _new_parameters(lesson: Lesson) -> int:
-    """Return the size of the matrices that hold something new."""
+    """Return how many entries are new."""
     if lesson.capacity is None:
         return 0
     from veche.roles.healing.masks import new_masks
@@ -124,4 +124,4 @@ def _new_parameters(lesson: Lesson) -> int:
 
     shapes = {name: value.shape for name, value in empty_model(lesson.student).named_parameters()}
     masks = new_masks(shapes, lesson.capacity, lesson.spec)
-    return sum(mask.numel() for mask in masks.values())
+    return sum(int(mask.sum()) for mask in masks.values())

@@ -38,7 +38,7 @@ class Moving:
         part: which part it belongs to.
         parameter: what the model computes with.
         master: its value in float32, which the optimiser moves; the parameter itself where that is
-            in float32 already.
+            in float32 already. Under a mask, a vector of the entries that may move, no others.
         mask: True where it may move; None is everywhere.
     """
 
@@ -52,8 +52,8 @@ class Moving:
 class Trainee:
     """A student's trained parameters, and their optimiser.
 
-    NOTE: the optimiser sees masters alone. A masked gradient is exactly 0 where nothing may move,
-    so AdamW without weight decay has moments of 0 there, and the value stays bit for bit.
+    NOTE: the optimiser sees masters alone. An entry that may not move is in none, so it stays bit
+    for bit whatever the optimiser does.
     """
 
     def __init__(
@@ -85,10 +85,7 @@ class Trainee:
     @property
     def num_parameters(self) -> int:
         """Entries that may move."""
-        return sum(
-            each.master.numel() if each.mask is None else int(each.mask.sum())
-            for each in self.moving
-        )
+        return sum(each.master.numel() for each in self.moving)
 
     @torch.no_grad()
     def step(self, factor: float) -> float:
@@ -102,7 +99,7 @@ class Trainee:
             if gradient is None:
                 continue
             if each.mask is not None:
-                gradient = gradient * each.mask
+                gradient = gradient[each.mask]
             each.master.grad = gradient.to(each.master.dtype)
             if each.master is not each.parameter:
                 each.parameter.grad = None
@@ -121,7 +118,9 @@ class Trainee:
     def show(self) -> None:
         """Let the model compute with the masters' values."""
         for each in self.moving:
-            if each.master is not each.parameter:
+            if each.mask is not None:
+                each.parameter.masked_scatter_(each.mask, each.master.to(each.parameter.dtype))
+            elif each.master is not each.parameter:
                 each.parameter.copy_(each.master)
 
     def forget(self) -> None:
@@ -185,8 +184,12 @@ def _full(model: Model, chosen: Mapping[str, tuple[Part, Tensor | None]]) -> lis
             continue
         part, mask = chosen[own]
         parameter.requires_grad_(True)
-        is_exact = parameter.dtype == torch.float32 or parameter.dtype == torch.float64
-        master = parameter if is_exact else parameter.detach().float().clone()
+        mask = None if mask is None else mask.to(parameter.device)
+        if mask is not None:
+            master = parameter.detach()[mask].float()
+        else:
+            is_exact = parameter.dtype == torch.float32
+            master = parameter if is_exact else parameter.detach().float().clone()
         moving.append(Moving(name=own, part=part, parameter=parameter, master=master, mask=mask))
     return moving
 
