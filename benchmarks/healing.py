@@ -73,7 +73,7 @@ def on_other_text(lesson: Lesson, healed: Path, text: Path, count: int, length: 
     scaled_in_place(dict(student.named_parameters()), lesson.gain, student.dtype)
     before = heldout.figures(student, "before")
     after = heldout.figures(load_model(healed), "after")
-    return recovery(heldout.teacher, before, after).as_dict()
+    return recovery(heldout.teacher_nll, before, after).as_dict()
 
 
 def run(case: str, optimizer: OptimizerName, given: argparse.Namespace) -> dict[str, Any]:

@@ -249,14 +249,14 @@ class _Work:
         with self._timed("measure"):
             model = load_model(folder).to(self.device)
             after = self.heldout.figures(model, "healed model reads held-out text")
-        teacher = self.heldout.teacher
+        teacher_nll = self.heldout.teacher_nll
         return HealReport(
             plan=self.plan,
             target=str(target),
             num_steps=len(self.losses),
             losses=self.losses,
-            fitted=None if self.fitted is None else recovery(teacher, self.before, self.fitted),
-            recovery=recovery(teacher, self.before, after),
+            fitted=None if self.fitted is None else recovery(teacher_nll, self.before, self.fitted),
+            recovery=recovery(teacher_nll, self.before, after),
             heldout_windows=len(self.heldout.text.tokens),
             woke=self._woke(folder),
             seconds=dict(self.seconds),

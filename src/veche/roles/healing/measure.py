@@ -3,14 +3,16 @@
 Legend: W windows, T tokens of a window, P = T − 1 predictions. This file imports torch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from veche.core.progress import Progress
-from veche.experts.bootstrap import Interval, difference_interval, mean_interval
+from veche.experts.bootstrap import Interval, mean_interval
 from veche.experts.dial.figures import WindowFigures
 from veche.experts.dial.measure import DialText, compared, states_of
 from veche.roles.evaluation.intervals import grouped_interval
@@ -63,7 +65,12 @@ class Recovery:
 
 
 class Heldout:
-    """The held-out windows, and what the teacher answers there."""
+    """The held-out windows, and what the teacher answers there.
+
+    Attributes:
+        text: the windows.
+        teacher_nll: the teacher's NLL of each, nats a token.
+    """
 
     def __init__(self, teacher: Model, tokens_WT: Tensor, progress: Progress) -> None:
         """Let the teacher read them.
@@ -77,44 +84,50 @@ class Heldout:
         self._progress = progress
         self._head = teacher.get_output_embeddings()
         self._states = self._read(teacher, "teacher reads held-out text")
-        own = compared(teacher, self._states, self._states, self.text)
-        self.teacher = own["short"]
+        self.teacher_nll = self._own_nll()
 
     def figures(self, model: Model, label: str) -> WindowFigures:
         """Return a model's answers against the teacher's."""
         states = self._read(model, label)
         return compared(model, self._states, states, self.text, base_head=self._head)["short"]
 
+    @torch.inference_mode()
+    def _own_nll(self) -> tuple[float, ...]:
+        nll = []
+        for states_PH, targets_P in zip(self._states["short"], self.text.targets, strict=True):
+            logits_PV = self._head(states_PH).double()
+            found_P = logits_PV.gather(1, targets_P[:, None])[:, 0]
+            nll.append(float((logits_PV.logsumexp(-1) - found_P).mean()))
+        return tuple(nll)
+
     def _read(self, model: Model, label: str) -> Any:
         with self._progress.task(label, len(self.text.tokens)) as advance:
             return states_of(model, self.text, advance)
 
 
-def recovery(teacher: WindowFigures, before: WindowFigures, after: WindowFigures) -> Recovery:
+def recovery(teacher_nll: Sequence[float], before: WindowFigures, after: WindowFigures) -> Recovery:
     """Compare a healed model with the same model before, window by window.
 
     Intervals resample windows, the same ones for all three models.
 
     Args:
-        teacher: its own figures.
+        teacher_nll: of each window.
         before: of the model as its dials leave it.
         after: of the healed model, on the same windows.
     """
-    source_W, lost_W, left_W = (
-        np.asarray(each.nll) - (0 if each is teacher else np.asarray(teacher.nll))
-        for each in (teacher, before, after)
-    )
+    source_W = np.asarray(teacher_nll)
+    lost_W, left_W = (np.asarray(each.nll) - source_W for each in (before, after))
 
     def share(rows: Any) -> float:
         lost = float(lost_W[rows].mean())
         return 1 - float(left_W[rows].mean()) / lost if lost else float("nan")
 
     names = [f"{window:06}" for window in range(len(source_W))]
-    lost = difference_interval(teacher.nll, before.nll)
+    lost = mean_interval(lost_W)
     return Recovery(
         source_nll=mean_interval(source_W),
         lost=lost,
-        left=difference_interval(teacher.nll, after.nll),
+        left=mean_interval(left_W),
         recovered=grouped_interval(share, names) if lost.is_above_zero else None,
         kl=(mean_interval(before.kl), mean_interval(after.kl)),
         top1=(mean_interval(before.same), mean_interval(after.same)),
