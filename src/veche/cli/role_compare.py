@@ -50,7 +50,7 @@ def compare(
     one, other = (named_role(registry, name)[0] for name in (first, second))
     examples = read_part(data, split, most=most, seed=seed)
     task = opened(
-        one, model, examples, [], engine=engine, options=engine_option, cache=cache,
+        [one, other], model, examples, [], engine=engine, options=engine_option, cache=cache,
         max_tokens=max_tokens, progress=progress,
     )  # fmt: skip
     comparison = measure((one, other), (first, second), task, registry, progress=progress)

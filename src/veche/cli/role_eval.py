@@ -87,7 +87,7 @@ def evaluate(
     examples = read_part(data, split, most=most, seed=seed)
     learnt = read_part(learn_from or [], learn_split)
     task = opened(
-        role, model, examples, learnt, engine=engine, options=engine_option, cache=cache,
+        [role], model, examples, learnt, engine=engine, options=engine_option, cache=cache,
         max_tokens=max_tokens, progress=progress,
     )  # fmt: skip
     evaluation = measure(role, task, registry, version=version, progress=progress)
@@ -147,7 +147,7 @@ def read_part(
 
 
 def opened(
-    role: "Role",
+    roles: list["Role"],
     model: Path,
     examples: list["Example"],
     learn_from: list["Example"],
@@ -165,7 +165,7 @@ def opened(
     return Task(
         model=model,
         engine=open_engine(engine, str(model), options),
-        host=host_of(str(model), [role], progress=progress),
+        host=host_of(str(model), roles, progress=progress),
         examples=examples,
         learn_from=learn_from,
         max_tokens=max_tokens,

@@ -53,8 +53,13 @@ class Judged:
     learnt: Rows | None
 
 
-def prepare_stack(stack: Stack, judged: Judged) -> Prepared:
+def prepare_stack(stack: Stack, judged: Judged, *, is_alone: bool = False) -> Prepared:
     """Prepare to measure how well a probe tells right from wrong, beside its baselines.
+
+    Args:
+        stack: the probe.
+        judged: what it judges.
+        is_alone: leave the baselines out.
 
     Raises:
         InputError: no row is judged.
@@ -65,7 +70,9 @@ def prepare_stack(stack: Stack, judged: Judged) -> Prepared:
             f"nobody said of any {judged.measures} whether it is right",
             hint="see docs/reference/files.md for how examples are labelled",
         )
-    scores = {ROLE: stack.scores(rows.blocks)[:, 1], **_baselines(judged)}
+    scores = {ROLE: stack.scores(rows.blocks)[:, 1]}
+    if not is_alone:
+        scores |= _baselines(judged)
     known = rows.is_judged
     groups = [group for group, is_known in zip(rows.groups, known, strict=True) if is_known]
     return Prepared(

@@ -42,7 +42,7 @@ def compare(
     Args:
         roles: the second one is asked to be better.
         names: how they are called.
-        task: what they are measured with; baselines play no part.
+        task: what they are measured with; baselines are left out.
         registry: that holds what was trained for them.
         progress: told of each example.
 
@@ -51,6 +51,7 @@ def compare(
         VecheError: as `evaluate`.
     """
     progress = progress or Silent()
+    task = replace(task, learn_from=(), is_alone=True)
     first, second = (prepare(role, task, registry, progress=progress) for role in roles)
     pairs = [(base, other) for base in first for other in second if base.measures == other.measures]
     if not pairs:

@@ -71,6 +71,7 @@ class Task:
         learn_from: what baselines learn from; empty: from folds of `examples`, or not at all.
         max_tokens: of an answer that a voice gives.
         cache: a folder for answers that were read; see `observe`.
+        is_alone: leave baselines out.
     """
 
     model: Path
@@ -80,6 +81,7 @@ class Task:
     learn_from: Sequence[Example] = ()
     max_tokens: int = MAX_TOKENS
     cache: Path | None = None
+    is_alone: bool = False
 
 
 def evaluate(
@@ -174,7 +176,7 @@ def _probed(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
             rows=rows_of(examples, seen),
             learnt=rows_of(learn_from, learnt) if learn_from else None,
         )
-        prepared.append(prepare_stack(probes.stacks[measures], judged))
+        prepared.append(prepare_stack(probes.stacks[measures], judged, is_alone=task.is_alone))
     return prepared
 
 
@@ -216,6 +218,7 @@ def _reported(role: Role, task: Task, registry: Registry, progress: Progress) ->
             DigitTokens(load_tokenizer(task.model)),
             task.examples,
             task.learn_from,
+            is_alone=task.is_alone,
             progress=progress,
         )
 
@@ -223,5 +226,10 @@ def _reported(role: Role, task: Task, registry: Registry, progress: Progress) ->
 def _spoken(role: Role, task: Task, registry: Registry, progress: Progress) -> Prepared:
     with HotSwap(task.engine, registry, host=task.host).holding([role]) as (speaker,):
         return prepare_speech(
-            task.engine, speaker, task.examples, max_tokens=task.max_tokens, progress=progress
+            task.engine,
+            speaker,
+            task.examples,
+            max_tokens=task.max_tokens,
+            is_alone=task.is_alone,
+            progress=progress,
         )

@@ -44,6 +44,7 @@ def prepare_reports(
     examples: Sequence[Example],
     learn_from: Sequence[Example],
     *,
+    is_alone: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Let a role report on answers, and the model alone with the same prompt; prepare figures.
@@ -56,6 +57,7 @@ def prepare_reports(
         digits: of the engine's tokenizer.
         examples: answers; those that nobody called right or wrong are left out.
         learn_from: answers whose commonest first wrong step is a baseline; empty: the examples.
+        is_alone: leave the model alone, and guesses, out.
         progress: told of each report.
 
     Raises:
@@ -68,14 +70,16 @@ def prepare_reports(
             hint='write "is_right" a line: docs/reference/files.md#labelled-examples',
         )
     candidates = []
-    for name, each in {ROLE: speaker, MODEL: Speaker(role=speaker.role)}.items():
+    speakers = {ROLE: speaker} | ({} if is_alone else {MODEL: Speaker(role=speaker.role)})
+    for name, each in speakers.items():
         held = report_on(engine, judged, each, digits, progress=progress)
         free = report_on(engine, judged, each, digits, is_constrained=False, progress=progress)
         candidates.append(candidate(name, judged, held, free))
-    candidates += [
-        Candidate(name=name, statistics={"first_error": _first_error(judged, steps)})
-        for name, steps in guesses(judged, learn_from or judged)
-    ]
+    if not is_alone:
+        candidates += [
+            Candidate(name=name, statistics={"first_error": _first_error(judged, steps)})
+            for name, steps in guesses(judged, learn_from or judged)
+        ]
     unused = len(examples) - len(judged)
     notes = [Note(key="unused", values={"count": unused})] if unused else []
     if not learn_from:

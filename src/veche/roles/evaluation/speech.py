@@ -39,6 +39,7 @@ def prepare_speech(
     examples: Sequence[Example],
     *,
     max_tokens: int = MAX_TOKENS,
+    is_alone: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
     """Let a role read and speak, and the model alone with the same prompt; prepare figures.
@@ -51,6 +52,7 @@ def prepare_speech(
         speaker: the role, ready to speak.
         examples: dialogues; those that end with the user's turn have no answer to know.
         max_tokens: of an answer of its own.
+        is_alone: leave the model without what was trained out.
         progress: told of each example.
 
     Raises:
@@ -65,7 +67,7 @@ def prepare_speech(
             f"{len(examples)} examples have neither an answer to know, nor one to check against",
             hint='write {"messages": […, {"role": "assistant", …}]} or "final_answer" a line',
         )
-    speakers = {ROLE: speaker, MODEL: Speaker(role=speaker.role)}
+    speakers = {ROLE: speaker} | ({} if is_alone else {MODEL: Speaker(role=speaker.role)})
     num_rows = len(known) + len(checkable)
     candidates = []
     for name, each in speakers.items():
