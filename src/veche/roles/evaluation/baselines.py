@@ -16,8 +16,10 @@ from veche.core.extras import require_extra
 
 MAJORITY, TF_IDF = "majority", "tf-idf"
 _STRENGTH = 30.0
-"""Inverse of the L2 penalty; on clinc150's own validation part 10 and 100 are no better."""
+"""Inverse of the L2 penalty; on clinc150's own validation part 100 and 300 are no better."""
 _MOST_ITERATIONS = 200
+_FEW = 100
+"""Of more texts than these, letters that one text alone has are left out: a fourth of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,12 @@ def tf_idf(texts: Sequence[str], intents: Sequence[str], questions: Sequence[str
 
     pattern = r"\w+"  # single letters too, such as "i"
     words: Any = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=pattern)
-    letters: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    letters: Any = TfidfVectorizer(
+        analyzer="char_wb",
+        ngram_range=(2, 5),
+        sublinear_tf=True,
+        min_df=2 if len(texts) > _FEW else 1,
+    )
     regression = LogisticRegression(C=_STRENGTH, max_iter=_MOST_ITERATIONS, tol=1e-3)
     model = make_pipeline(make_union(words, letters), regression).fit(texts, intents)
     chance_NK = model.predict_proba(questions)
