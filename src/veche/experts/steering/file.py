@@ -91,7 +91,8 @@ def load_steering(path: Path) -> SteeringBasis:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "note"
         raise _damaged(path, f"{where}: {first['msg']}") from error
-    except (SafetensorError, OSError, KeyError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError) as error:
+        # numpy lacks types that safetensors has: bfloat16 is a TypeError, float8 the other one
         raise _damaged(path, str(error).splitlines()[0]) from error
     if basis.dtype != np.float32:
         raise _damaged(path, f"its basis is {basis.dtype}")
