@@ -6,8 +6,9 @@ from pathlib import Path
 
 from veche.checkpoint.config import read_config, spec_of
 from veche.checkpoint.identity import content_hash
-from veche.core.errors import InputError
+from veche.core.errors import InputError, UnsupportedError
 from veche.core.progress import Progress
+from veche.engines.protocol import Engine, local
 from veche.roles.role import Artefact, Role
 
 _CONFIG = "config.json"
@@ -79,6 +80,25 @@ def require_made_for(role: Role, host: Host, *, folder: Path | None = None) -> N
                 hint="use the model that it was made with; if you know that it fits this one too: "
                 f"veche role import {folder or 'FOLDER'} --name {role.name} --base {host.where}",
             )
+
+
+def require_trained_on(base_hash: str, engine: Engine) -> None:
+    """Refuse a probe that reads another model's states.
+
+    Args:
+        base_hash: content hash of the model that the probe was trained on.
+        engine: whose states it is to read.
+
+    Raises:
+        UnsupportedError: the engine runs another checkpoint, or can't tell which.
+    """
+    found = local(engine).base_hash
+    if found != base_hash:
+        raise UnsupportedError(
+            f"the probe was trained on the model {base_hash[:12]}…, and {engine.name} is "
+            f"{found[:12]}…: its states mean something else",
+            hint="train one for this model: veche role train ROLE MODEL --data FILE --part probe",
+        )
 
 
 def unproven(roles: Iterable[Role], host: Host | None) -> list[tuple[str, str]]:

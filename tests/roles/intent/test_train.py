@@ -195,6 +195,10 @@ def test_another_model_and_another_engine_are_refused(engine, trained):
         trained.reader.read(["hi"], read_states(engine, ["hi"], (0,)))
 
 
+def written(tensors, path):
+    save_file(tensors, path, metadata={"format": "veche-intents-1"})
+
+
 def damaged(folder, trained, change):
     save_intents(folder, trained)
     note, weights = folder / "intents.json", folder / "intents.safetensors"
@@ -203,20 +207,22 @@ def damaged(folder, trained, change):
     elif change == "cut":
         weights.write_bytes(weights.read_bytes()[:-9])
     elif change == "other tensors":
-        save_file({"x": np.zeros(2)}, weights)
+        written({"x": np.zeros(2)}, weights)
+    elif change == "other format":
+        save_file(load_file(weights), weights)
     elif change == "other type":
         tensors = load_file(weights)
-        save_file({**tensors, "states/bias": tensors["states/bias"].astype(np.float64)}, weights)
+        written({**tensors, "states/bias": tensors["states/bias"].astype(np.float64)}, weights)
     elif change == "not finite":
         tensors = load_file(weights)
         tensors["states/bias"][0] = np.nan
-        save_file(tensors, weights)
+        written(tensors, weights)
     elif change == "too few n-grams":
         tensors = load_file(weights)
-        save_file({**tensors, "words/n_grams": np.frombuffer(b"one\ntwo", np.uint8)}, weights)
+        written({**tensors, "words/n_grams": np.frombuffer(b"one\ntwo", np.uint8)}, weights)
     elif change == "not UTF-8":
         tensors = load_file(weights)
-        save_file({**tensors, "words/n_grams": np.frombuffer(b"\xff", np.uint8)}, weights)
+        written({**tensors, "words/n_grams": np.frombuffer(b"\xff", np.uint8)}, weights)
     else:
         note.write_text(note.read_text().replace(*change))
 
@@ -227,6 +233,7 @@ def damaged(folder, trained, change):
         ("no weights", "does not exist"),
         ("cut", "damaged"),
         ("other tensors", "it holds x"),
+        ("other format", "is no veche-intents-1"),
         ("other type", "states/bias is float64"),
         ("not finite", "not finite"),
         ("too few n-grams", "as many as"),

@@ -8,19 +8,19 @@ from safetensors.numpy import load_file, save_file
 
 from veche.core.errors import CheckpointError, UnsupportedError
 from veche.engines.scripted import ScriptedEngine
+from veche.roles.host import require_trained_on
 from veche.roles.probe.fitting import FitSettings
 from veche.roles.probe.probe_file import (
-    NOTE_NAME,
-    WEIGHTS_NAME,
     TrainedProbes,
     load_probes,
-    require_base,
     save_probes,
 )
 from veche.roles.probe.stack import Fits
 
+NOTE_NAME, WEIGHTS_NAME = "probe.json", "probe.safetensors"
 
-def trained(base_hash="a" * 64):
+
+def trained():
     rng = np.random.default_rng(0)
     blocks = {"surface": rng.normal(size=(60, 4)), "hidden": rng.normal(size=(60, 150))}
     labels = ["right" if value > 0 else "wrong" for value in blocks["surface"][:, 0]]
@@ -29,7 +29,7 @@ def trained(base_hash="a" * 64):
     fits = Fits(blocks, labels, groups, labels=("wrong", "right"), settings=settings)
     stack = fits.stack(tuple(blocks)).stack
     probes = TrainedProbes(
-        base_hash=base_hash, layers=(2,), stacks={"answer": stack}, record={"note": [1, None]}
+        base_hash="a" * 64, layers=(2,), stacks={"answer": stack}, record={"note": [1, None]}
     )
     return probes, blocks
 
@@ -87,7 +87,7 @@ def test_damaged_weights_are_one_clear_error(tmp_path):
     path = tmp_path / WEIGHTS_NAME
     tensors = load_file(path)
     save_file(tensors, path)
-    with pytest.raises(CheckpointError, match="is not a probe of veche"):
+    with pytest.raises(CheckpointError, match="is no veche-probe-1"):
         load_probes(tmp_path)
     tensors["answer/top/bias"] = np.array([np.nan], np.float32)
     save_file(tensors, path, metadata={"format": "veche-probe-1"})
@@ -117,11 +117,11 @@ class _Model(ScriptedEngine):
 
 def test_a_probe_of_another_model_is_refused_with_the_command_that_trains_one():
     with pytest.raises(UnsupportedError, match="aaaaaaaaaaaa…, and model is bbbbbbbbbbbb") as error:
-        require_base(trained()[0], _Model({}, name="model"))
-    assert "veche role train recursia" in error.value.hint
-    require_base(trained(base_hash="b" * 64)[0], _Model({}))
+        require_trained_on("a" * 64, _Model({}, name="model"))
+    assert "veche role train ROLE" in error.value.hint
+    require_trained_on("b" * 64, _Model({}))
 
 
 def test_an_engine_that_does_not_know_its_model_is_refused():
     with pytest.raises(UnsupportedError, match="cannot tell which model it runs"):
-        require_base(trained()[0], ScriptedEngine({}))
+        require_trained_on("a" * 64, ScriptedEngine({}))

@@ -25,14 +25,13 @@ from veche.roles.evaluation.questions import prepare_questions
 from veche.roles.evaluation.reports import prepare_reports
 from veche.roles.evaluation.scored import Note, Part, Prepared, measured
 from veche.roles.evaluation.speech import MAX_TOKENS, prepare_speech
-from veche.roles.host import Host
+from veche.roles.host import Host, require_trained_on
 from veche.roles.hot_swap import HotSwap
 from veche.roles.intent.file import holds_intents, load_intents
-from veche.roles.intent.file import require_base as require_base_of_intents
 from veche.roles.intent.reader import question_of
 from veche.roles.intent.states import read_states
 from veche.roles.probe.observe import observe
-from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
+from veche.roles.probe.probe_file import TrainedProbes, load_probes
 from veche.roles.probe.rows import Rows, answer_rows, num_judged_steps, step_rows
 from veche.roles.registry import Registry
 from veche.roles.reporter.confidence import DigitTokens
@@ -153,7 +152,7 @@ def few_groups(parts: Sequence[Part]) -> list[Note]:
 
 def _questions(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
     trained = load_intents(folder)
-    require_base_of_intents(trained, task.engine)
+    require_trained_on(trained.base_hash, task.engine)
     texts = [question_of(example) for example in task.examples]
     states_NF = read_states(task.engine, texts, trained.reader.layers, progress=progress)
     return [prepare_questions(trained.reader, task.examples, states_NF, task.learn_from)]
@@ -161,7 +160,7 @@ def _questions(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
 
 def _probed(folder: Path, task: Task, progress: Progress) -> list[Prepared]:
     probes = load_probes(folder)
-    require_base(probes, task.engine)
+    require_trained_on(probes.base_hash, task.engine)
     examples = [example for example in task.examples if example.is_answered]
     wanted = _wanted(probes, examples)
     learn_from = [example for example in task.learn_from if example.is_answered]

@@ -5,7 +5,8 @@ from typing import Any
 
 from veche.core.transcript import Transcript
 from veche.engines.protocol import Engine
-from veche.roles.intent.file import TrainedIntents, load_intents, require_base
+from veche.roles.host import require_trained_on
+from veche.roles.intent.file import TrainedIntents, load_intents
 from veche.roles.intent.reader import Reading
 from veche.roles.intent.states import read_states
 from veche.roles.registry import Registry
@@ -43,7 +44,7 @@ def read_question(engine: Engine, trained: TrainedIntents, question: str) -> Rea
         UnsupportedError: the engine runs another model, or can't look inside it.
         InputError: the question is empty or longer than the context.
     """
-    require_base(trained, engine)
+    require_trained_on(trained.base_hash, engine)
     states_NF = read_states(engine, [question], trained.reader.layers)
     return trained.reader.read([question], states_NF)[0]
 

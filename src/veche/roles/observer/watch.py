@@ -9,11 +9,12 @@ from typing import Any
 
 from veche.engines.protocol import BranchResult, Capture, Engine, require
 from veche.roles.data.example import Example, Message
+from veche.roles.host import require_trained_on
 from veche.roles.probe.features import answer_blocks, step_blocks
 from veche.roles.probe.first_wrong import first_wrong_step
 from veche.roles.probe.observation import Observation
 from veche.roles.probe.observe import NEEDED_LIVE, capture_of, observation_of
-from veche.roles.probe.probe_file import TrainedProbes, load_probes, require_base
+from veche.roles.probe.probe_file import TrainedProbes, load_probes
 from veche.roles.probe.reading import reading_of
 from veche.roles.probe.scalars import ROUTER_SCALARS
 from veche.roles.probe.steps import cut
@@ -55,7 +56,7 @@ class Watch:
 
     def __init__(self, engine: Engine, probes: TrainedProbes, question: str) -> None:
         require(engine, *NEEDED_LIVE)
-        require_base(probes, engine)
+        require_trained_on(probes.base_hash, engine)
         self._probes = probes
         self._question = question
         self.capture: Capture = capture_of(engine, probes.layers)

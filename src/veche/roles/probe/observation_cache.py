@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from veche.core.errors import CheckpointError, MissingExtraError
 from veche.core.files import atomic_writer
+from veche.roles.array_file import array_bytes, damaged, read_arrays
 from veche.roles.data.example import Example
 from veche.roles.probe.reading import StepReading
 from veche.roles.probe.steps import steps_of
@@ -63,7 +62,7 @@ class ObservationCache:
             DiskError: the disk refuses it.
         """
         tensors = {
-            f"{key}/{name}": np.ascontiguousarray(array)
+            f"{key}/{name}": array
             for key, reading in readings.items()
             for name in (*_REQUIRED, *_OPTIONAL)
             if (array := getattr(reading, name)) is not None
@@ -71,37 +70,22 @@ class ObservationCache:
         taken = {int(part.stem.split("-")[1]) for part in self.folder.glob("part-*.safetensors")}
         path = self.folder / f"part-{max(taken, default=-1) + 1:05d}.safetensors"
         with atomic_writer(path) as file:
-            file.write(_safetensors().save(tensors, metadata={"format": _FORMAT}))
+            file.write(array_bytes(tensors, format=_FORMAT))
         self._known.update(readings)
 
 
 def _read(path: Path) -> dict[str, StepReading]:
-    from safetensors import SafetensorError, safe_open
-
+    hint = f"remove it, and its texts are read again: rm {path}"
     fields: dict[str, dict[str, NDArray[Any]]] = {}
+    for name, array in read_arrays(path, format=_FORMAT, hint=hint).items():
+        key, _, field = name.partition("/")
+        fields.setdefault(key, {})[field] = array
     try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("format") != _FORMAT:
-                raise CheckpointError(f"{path} holds no observations of veche")
-            for name in file.keys():  # noqa: SIM118 - not a dict
-                key, _, field = name.partition("/")
-                fields.setdefault(key, {})[field] = file.get_tensor(name)
         return {key: _reading(found) for key, found in fields.items()}
-    except (SafetensorError, OSError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged: {str(error).splitlines()[0]}",
-            hint=f"remove it, and its texts are read again: rm {path}",
-        ) from error
+    except KeyError as error:
+        raise damaged(path, f"it has no {error.args[0]}", hint) from error
 
 
 def _reading(found: Mapping[str, NDArray[Any]]) -> StepReading:
     needed = {name: found[name] for name in _REQUIRED}
     return StepReading(**needed, counts=found.get("counts"), router=found.get("router"))
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError("safetensors", "probe") from error
-    return safetensors.numpy

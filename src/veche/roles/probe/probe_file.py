@@ -7,19 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, NonNegativeInt
 
-from veche.core.errors import CheckpointError, InputError, MissingExtraError, UnsupportedError
-from veche.core.files import read_json_object, write_together
-from veche.core.json_text import json_text
-from veche.engines.protocol import Engine, local
+from veche.core.errors import InputError
 from veche.roles.probe.probe import Probe
 from veche.roles.probe.stack import TOGETHER, Stack
+from veche.roles.probe_folder import ProbeFolder
 
-NOTE_NAME = "probe.json"
-WEIGHTS_NAME = "probe.safetensors"
 _FORMAT: Literal["veche-probe-1"] = "veche-probe-1"
-_MAX_BYTES = 1 << 30
 _TOP = "top"
 
 Reads = Literal["answer", "step"]
@@ -61,6 +56,14 @@ class _Note(BaseModel):
     record: dict[str, JsonValue]
 
 
+PROBE_FOLDER = ProbeFolder(
+    name="probe",
+    format=_FORMAT,
+    note=_Note,
+    hint="train the probe again: veche role train recursia MODEL --data FILE --part probe",
+)
+
+
 def save_probes(folder: Path, probes: TrainedProbes) -> None:
     """Write a probe's two files, together.
 
@@ -83,12 +86,9 @@ def save_probes(folder: Path, probes: TrainedProbes) -> None:
     tensors: dict[str, NDArray[np.float32]] = {}
     for reads, stack in probes.stacks.items():
         for name, probe in {**stack.probes, _TOP: stack.top}.items():
-            tensors[f"{reads}/{name}/weight"] = np.ascontiguousarray(probe.weight, np.float32)
-            tensors[f"{reads}/{name}/bias"] = np.ascontiguousarray(probe.bias, np.float32)
-    raw = _safetensors().save(tensors, metadata={"format": _FORMAT})
-    write_together(
-        {folder / WEIGHTS_NAME: raw, folder / NOTE_NAME: json_text(note.model_dump()) + "\n"}
-    )
+            tensors[f"{reads}/{name}/weight"] = probe.weight.astype(np.float32)
+            tensors[f"{reads}/{name}/bias"] = probe.bias.astype(np.float32)
+    PROBE_FOLDER.save(folder, note, tensors)
 
 
 def load_probes(folder: Path) -> TrainedProbes:
@@ -98,42 +98,22 @@ def load_probes(folder: Path) -> TrainedProbes:
         CheckpointError: a file is missing, damaged, or of another kind.
         MissingExtraError: safetensors is not installed.
     """
-    path = folder / NOTE_NAME
-    try:
-        note = _Note.model_validate(read_json_object(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"])) or "it"
-        raise _damaged(path, f"{where}: {first['msg']}") from error
-    tensors = _tensors(folder / WEIGHTS_NAME)
+    note, tensors = PROBE_FOLDER.load(folder)
+    for name, tensor in tensors.items():
+        if tensor.dtype != np.float32:
+            raise PROBE_FOLDER.damaged(folder, f"{name} is {tensor.dtype}")
     try:
         stacks = {reads: _stack(tensors, reads, told) for reads, told in note.stacks.items()}
     except KeyError as error:
-        raise _damaged(folder / WEIGHTS_NAME, f"it has no {error.args[0]}") from error
+        raise PROBE_FOLDER.damaged(folder, f"it has no {error.args[0]}") from error
     except InputError as error:
-        raise _damaged(folder / WEIGHTS_NAME, error.message) from error
+        raise PROBE_FOLDER.damaged(folder, error.message) from error
     return TrainedProbes(
         base_hash=note.base_hash,
         layers=tuple(note.layers),
         stacks=stacks,
         record=note.record,
     )
-
-
-def require_base(probes: TrainedProbes, engine: Engine) -> None:
-    """Refuse a probe that reads another model's states.
-
-    Raises:
-        UnsupportedError: the engine runs another checkpoint, or can't tell which.
-    """
-    found = local(engine).base_hash
-    if found != probes.base_hash:
-        raise UnsupportedError(
-            f"the probe was trained on the model {probes.base_hash[:12]}…, and {engine.name} is "
-            f"{found[:12]}…: its states mean something else",
-            hint="train one for this model: veche role train recursia MODEL --data FILE --part "
-            "probe",
-        )
 
 
 def _stack(tensors: Mapping[str, NDArray[np.float32]], reads: str, told: _Stack) -> Stack:
@@ -156,39 +136,3 @@ def _stack(tensors: Mapping[str, NDArray[np.float32]], reads: str, told: _Stack)
     if top.weight.shape[1] != width:
         raise InputError(f"the top reads {top.weight.shape[1]} logits, not {width}")
     return Stack(blocks=dict(told.blocks), probes=probes, top=top)
-
-
-def _tensors(path: Path) -> dict[str, NDArray[np.float32]]:
-    _safetensors()
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist", hint="train the probe again")
-    if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{path} is longer than {_MAX_BYTES >> 30} GiB: it is no probe")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if (file.metadata() or {}).get("format") != _FORMAT:
-                raise CheckpointError(f"{path} is not a probe of veche")
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, str(error).splitlines()[0]) from error
-    for name, tensor in found.items():
-        if tensor.dtype != np.float32:
-            raise _damaged(path, f"{name} is {tensor.dtype}")
-    return found
-
-
-def _damaged(path: Path, reason: str) -> CheckpointError:
-    return CheckpointError(
-        f"{path} is damaged: {reason}",
-        hint="train the probe again: veche role train recursia MODEL --data FILE --part probe",
-    )
-
-
-def _safetensors() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise MissingExtraError("safetensors", "probe") from error
-    return safetensors.numpy
