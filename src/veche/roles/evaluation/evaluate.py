@@ -11,7 +11,7 @@ What is measured follows from what was trained, and from the labels:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -94,8 +94,7 @@ def evaluate(
     """Measure a role.
 
     Raises:
-        InputError: the examples have no label that this role can be measured on, or share problems
-            with those that baselines are to learn from.
+        InputError: the examples have no label that this role can be measured on.
         UnsupportedError: role or probe were made with another model.
     """
     progress = progress or Silent()
@@ -106,7 +105,7 @@ def evaluate(
         version=version,
         num_examples=len(task.examples),
         parts=tuple(parts),
-        notes=tuple(few_groups(parts)),
+        notes=(*_shared(task), *few_groups(parts)),
     )
 
 
@@ -121,7 +120,7 @@ def prepare(
     progress = progress or Silent()
     if not task.examples:
         raise InputError("there is nothing to measure on: no examples were given")
-    _require_apart(task)
+    task = _apart(task)
     prepared = []
     if role.probe is not None:
         folder = registry.folder(role.probe)
@@ -131,15 +130,16 @@ def prepare(
     return prepared or [_spoken(role, task, registry, progress)]
 
 
-def _require_apart(task: Task) -> None:
-    known = {example.group for example in task.learn_from}
-    shared = sorted({example.group for example in task.examples} & known)
-    if shared:
-        raise InputError(
-            f"{len(shared)} problems are in the data and in what baselines are to learn from, the "
-            f"first: {shared[0][:80]!r}",
-            hint="give parts that share no problem",
-        )
+def _apart(task: Task) -> Task:
+    """Return the task without what baselines could learn by heart: problems of the data itself."""
+    asked = {example.group for example in task.examples}
+    return replace(task, learn_from=[e for e in task.learn_from if e.group not in asked])
+
+
+def _shared(task: Task) -> list[Note]:
+    asked = {example.group for example in task.examples}
+    shared = asked & {example.group for example in task.learn_from}
+    return [Note(key="shared", values={"count": len(shared)})] if shared else []
 
 
 def few_groups(parts: Sequence[Part]) -> list[Note]:

@@ -82,6 +82,12 @@ PHRASES: dict[str, Phrase] = {
         "en": "Every question is of a known intent: nothing can be said of recognising others.",
         "ru": "Все вопросы — известных тем: о распознавании прочих сказать нечего.",
     },
+    "note_shared": {
+        "en": "{count} problems are in the data and in --learn-from: no baseline learns from them. "
+        "Whether the role did, only who trained it knows.",
+        "ru": "Задач и в данных, и в --learn-from: {count}. Эталоны на них не учатся; училась ли "
+        "роль, знает лишь тот, кто её обучал.",
+    },
     "note_few_groups": {
         "en": "Only {count} problems: intervals over fewer than {enough} are too narrow.",
         "ru": "Задач всего {count}: интервалы по менее чем {enough} слишком узки.",
