@@ -73,6 +73,7 @@ FRAMEWORK_FILES = {
     "roles/training/loop.py",
     "roles/training/optimizer.py",
     "roles/training/packed_attention.py",
+    "roles/training/tensor_file.py",
     "roles/training/train.py",
     "surgery/carving/carve.py",
     "surgery/carving/check.py",

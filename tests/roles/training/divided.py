@@ -67,7 +67,7 @@ def _gone_on(optimizer: torch.optim.Optimizer, model: torch.nn.Module, scratch: 
     """Write the state as the trainer does, and take it from there, on each process."""
     checkpoint = Checkpoint(
         step=1,
-        adapter=adapter_weights(model),
+        weights=adapter_weights(model),
         optimizer=optimizer.state_dict(),
         curve={},
         seconds=0.0,

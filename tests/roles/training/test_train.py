@@ -217,7 +217,7 @@ class TestBadLuck:
         assert "--learning-rate" in caught.value.hint
         kept = read_checkpoint(tmp_path / "out.partial" / "checkpoints")
         assert kept.step == 5
-        assert all(torch.isfinite(weight).all() for weight in kept.adapter.values())
+        assert all(torch.isfinite(weight).all() for weight in kept.weights.values())
         assert not (tmp_path / "out").exists()
 
     def test_a_full_disk_is_one_error_and_leaves_nothing_half(self, model, tmp_path):

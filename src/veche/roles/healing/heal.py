@@ -319,9 +319,9 @@ class _Work:
                 teacher, student, tokens_WT, self.plan.lesson, tuple(self.plan.parts),
                 seed=settings.seed, progress=self.progress,
             )  # fmt: skip
-            self.kept.save_fit(moved, {})
+            self.kept.save_fit(moved)
         else:
-            moved = found[0]
+            moved = found
             with torch.no_grad():
                 for name, value in moved.items():
                     parameters[name].copy_(value)

@@ -15,7 +15,7 @@ from torch import Tensor
 from veche.core.errors import FailureError
 from veche.core.progress import Progress
 from veche.roles.healing.distill import distillation_loss
-from veche.roles.healing.kept import Kept, TrainingPoint
+from veche.roles.healing.kept import Kept
 from veche.roles.healing.settings import DEFAULT_MINUTES, HealSettings
 from veche.roles.healing.trainee import Trainee
 from veche.surgery.loading import Model
@@ -170,21 +170,15 @@ def train(
     Raises:
         FailureError: the loss or a gradient is not a number; the last point is kept.
     """
-    point = kept.load_training(trainee) or TrainingPoint(step=0, num_steps=num_steps, losses=())
-    losses = list(point.losses)
-
-    def keep(step: int) -> None:
-        done = TrainingPoint(step=step, num_steps=num_steps, losses=tuple(losses))
-        kept.save_training(trainee, done)
-
+    losses = kept.load_training(trainee)
     with progress.task("distil", num_steps) as advance:
-        advance(point.step)
-        for step in range(point.step, num_steps):
+        advance(len(losses))
+        for step in range(len(losses), num_steps):
             losses.append(_one_step(trainee, states, material, step, num_steps))
             _tell(progress.say, losses, num_steps)
             advance(1)
-            if (step + 1) % settings.save_every == 0 or step + 1 == num_steps:
-                keep(step + 1)
+            if len(losses) % settings.save_every == 0 or len(losses) == num_steps:
+                kept.save_training(trainee, losses)
     return tuple(losses)
 
 

@@ -1,27 +1,22 @@
 """What a training needs to go on: one safetensors file, whole or not there.
 
 Nothing random is drawn after the start, and the examples of a step follow from seed and step: so
-the adapter, the optimiser's state and the number of steps are all there is.
+the weights, the optimiser's state and the number of steps are all there is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from veche.core.errors import CheckpointError
-from veche.core.files import atomic_writer
 from veche.roles.training.adapter import whole
+from veche.roles.training.tensor_file import damaged, read_tensors, write_tensors
 
 _FILE = "step-{step:07d}.safetensors"
 _PATTERN = "step-*.safetensors"
-_ADAPTER, _STATE, _CURVE = "adapter/", "optimizer/", "curve/"
-_METADATA = "veche"
+_WEIGHTS, _STATE, _CURVE = "weights/", "optimizer/", "curve/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +25,17 @@ class Checkpoint:
 
     Attributes:
         step: how many are done.
-        adapter: weights by PEFT's names.
+        weights: that are trained, by name.
         optimizer: its state_dict.
         curve: what was measured at each step done, by name; float64.
-        seconds: that the steps took, over all runs.
+        seconds: that the steps took, over all runs; 0 where nobody counts them.
     """
 
     step: int
-    adapter: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
     optimizer: Mapping[str, Any]
     curve: Mapping[str, torch.Tensor]
-    seconds: float
+    seconds: float = 0.0
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -49,13 +44,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         DiskError: the disk is full or refuses; the one before it stays.
     """
-    tensors = {_ADAPTER + name: tensor for name, tensor in checkpoint.adapter.items()}
+    tensors = {_WEIGHTS + name: tensor for name, tensor in checkpoint.weights.items()}
     tensors |= {_CURVE + name: tensor for name, tensor in checkpoint.curve.items()}
     plain = _without_tensors(dict(checkpoint.optimizer), _STATE, tensors)
     told = {"step": checkpoint.step, "seconds": checkpoint.seconds, "optimizer": plain}
     target = folder / _FILE.format(step=checkpoint.step)
-    with atomic_writer(target) as file:
-        file.write(save(tensors, metadata={_METADATA: json.dumps(told)}))
+    write_tensors(target, tensors, told)
     for older in folder.glob(_PATTERN):
         if older != target:
             older.unlink()
@@ -70,20 +64,16 @@ def read_checkpoint(folder: Path) -> Checkpoint | None:
     files = sorted(folder.glob(_PATTERN))
     if not files:
         return None
+    hint = f"begin again: remove {folder}"
+    tensors, told = read_tensors(files[-1], hint=hint)
     try:
-        with safe_open(files[-1], framework="pt") as file:
-            told = json.loads(file.metadata()[_METADATA])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         optimizer = _with_tensors(told["optimizer"], tensors)
         step, seconds = int(told["step"]), float(told["seconds"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{files[-1]} is damaged: {str(error).splitlines()[0]}",
-            hint=f"begin again: remove {folder}",
-        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(files[-1], error, hint) from error
     return Checkpoint(
         step=step,
-        adapter=_named(tensors, _ADAPTER),
+        weights=_named(tensors, _WEIGHTS),
         optimizer=optimizer,
         curve=_named(tensors, _CURVE),
         seconds=seconds,

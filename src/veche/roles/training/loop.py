@@ -53,7 +53,7 @@ class Loop:
         self._folder = checkpoints
         last = read_checkpoint(checkpoints)
         if last is not None:
-            load_adapter_weights(model, last.adapter)
+            load_adapter_weights(model, last.weights)
         learner = Learner(model, wants_balance=settings.router_aux_loss_coef > 0)
         learner.to(accelerator.device)
         optimizer = OPTIMIZERS[settings.optimizer](model, settings)
@@ -160,7 +160,7 @@ class Loop:
             self._require_number(float("nan"), "adapter")
         checkpoint = Checkpoint(
             step=self.step,
-            adapter=adapter,
+            weights=adapter,
             optimizer=self._optimizer.state_dict(),
             curve={
                 name: torch.tensor(values, dtype=torch.float64)
