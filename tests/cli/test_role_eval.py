@@ -140,6 +140,7 @@ def test_a_voice_is_measured_by_what_it_says(veche, model, solved):
     ("arguments", "message"),
     [
         (["q-intent@one"], "names no version"),
+        (["q-intent@" + "9" * 5000], "names no version"),
         (["q-intent@7"], "no version 7"),
         (["q-intnt"], "no role 'q-intnt'"),
         (["q-intent", "--split", "dev"], "no part 'dev'"),

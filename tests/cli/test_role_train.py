@@ -156,3 +156,14 @@ def test_an_observer_gets_a_probe_and_a_reader_too(model, tmp_path, capsys):
         role = Registry().get(name)
         assert role.adapter is None
         assert list(Registry().folder(role.probe).iterdir())
+
+
+def test_a_licence_that_is_none_is_refused_before_any_training(model, data, tmp_path, capsys):
+    out = tmp_path / "out"
+    for given in ("no\nlicence", "\x1b[2J", ""):
+        assert (
+            run("logician", model, "--data", data, "--out", out, "--license", given, "--json") == 2
+        )
+        assert "is no SPDX identifier" in read(capsys)["error"]["message"]
+    assert not list(tmp_path.glob("out*"))
+    assert len(Registry().versions("logician")) == 1

@@ -335,3 +335,13 @@ def test_pages_and_pictures_are_written_together_or_not_at_all(tmp_path):
     write_together({tmp_path / "page": "страница", tmp_path / "picture": b"\x89PNG"})
     assert (tmp_path / "picture").read_bytes() == b"\x89PNG"
     assert (tmp_path / "page").read_text(encoding="utf-8") == "страница"
+
+
+def test_a_symlink_that_leads_to_itself_is_no_place_and_no_crash(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    require_apart(tmp_path / "out", loop)
+    with pytest.raises(OutputError, match="only read"):
+        require_apart(loop, loop)
+    with pytest.raises(OutputError, match="symlink"):
+        require_empty(loop, advice="")

@@ -205,6 +205,26 @@ class TestAdaptersOfOthers:
         with pytest.raises(CheckpointError, match="safetensors"):
             import_role(registry, folder, ImportWish())
 
+    @pytest.mark.parametrize("spoil", ["nan", "inf", "flat", "scalar"])
+    @pytest.mark.parametrize("is_told_of_a_model", [True, False])
+    def test_weights_that_are_no_matrices_of_numbers_are_refused(
+        self, registry, model, adapter, tmp_path, spoil, is_told_of_a_model
+    ):
+        folder = shutil.copytree(adapter, tmp_path / "strict")
+        weights = load_file(folder / "adapter_model.safetensors")
+        name = sorted(weights)[1]
+        if spoil in ("nan", "inf"):
+            weights[name][0, 0] = float(spoil)
+        else:
+            weights[name] = weights[name].ravel() if spoil == "flat" else np.ones((), np.float32)
+        save_file(weights, folder / "adapter_model.safetensors")
+        wish = ImportWish(base=model if is_told_of_a_model else None)
+        with pytest.raises(CheckpointError, match="no matrix of finite numbers") as caught:
+            import_role(registry, folder, wish)
+        assert name in caught.value.message
+        assert str(folder) in caught.value.message  # not the copy's, which is gone
+        assert "strict" not in registry.names()
+
     def test_an_adapter_of_experts_is_refused(self, registry, model, tmp_path):
         folder = an_adapter(tmp_path / "gate", model, target_modules=["gate"])
         with pytest.raises(UnsupportedError, match="changes gate"):

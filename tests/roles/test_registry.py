@@ -289,3 +289,12 @@ class TestOtherProcesses:
             for version in registry.versions("strict"):
                 kept = registry.get("strict", version.number).probe
                 assert registry.folder(kept).is_dir()
+
+
+def test_a_role_that_could_not_be_read_back_is_not_saved(registry, tmp_path):
+    registry.save(a_role())
+    probe = registry.keep(a_probe(tmp_path / "p"), "probe", license="no\x1blicence")
+    for spoilt in (a_role(probe=probe), a_role(invocation="\x00"), a_role(license="")):
+        with pytest.raises(RoleError, match="role 'strict'"):
+            registry.save(spoilt)
+    assert registry.get("strict") == a_role()

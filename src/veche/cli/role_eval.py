@@ -42,6 +42,8 @@ CacheOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of the draw of --most.")]
 
+_MOST_DIGITS = 9
+
 
 def evaluate(
     name: Annotated[str, typer.Argument(help="The role's name, or NAME@VERSION.")],
@@ -115,8 +117,10 @@ def named_role(registry: "Registry", name: str) -> tuple["Role", int]:
     from veche.core.errors import InputError
 
     bare, at, number = name.partition("@")
-    if at and not number.isdecimal():
-        raise InputError(f"{name!r} names no version", hint=f"as {bare}@2: veche role show {bare}")
+    if at and not (number.isdecimal() and len(number) <= _MOST_DIGITS):
+        raise InputError(
+            f"{name[:80]!r} names no version", hint=f"as {bare}@2: veche role show {bare}"
+        )
     version = int(number) if at else None
     role = registry.get(bare, version)
     in_use = next((each.number for each in registry.versions(bare) if each.is_in_use), 0)

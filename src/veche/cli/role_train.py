@@ -126,6 +126,7 @@ def train(
     from veche.roles.registry import Registry
 
     language, settings = chosen_language(lang), _settings(given)
+    _require_license(license)
     role = Registry().get(name)
     trainer = _trainer(part, role)
     require_extra("probe" if trainer == "probe" else "train")
@@ -152,6 +153,16 @@ def _settings(given: dict[str, Any]) -> "TrainingSettings":
 
     names = [field.name for field in fields(TrainingSettings) if field.name in given]
     return TrainingSettings(**{name: given[name] for name in names})
+
+
+def _require_license(given: str | None) -> None:
+    from veche.core.errors import InputError
+    from veche.roles.role_file import is_license
+
+    if given is not None and not is_license(given):
+        raise InputError(
+            f"--license {given[:80]!r} is no SPDX identifier", hint="such as Apache-2.0 or MIT"
+        )
 
 
 def _trainer(part: str | None, role: "Role") -> str:

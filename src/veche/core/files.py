@@ -205,9 +205,10 @@ def require_apart(out: Path, *inputs: Path) -> None:
     Raises:
         OutputError: names the input.
     """
-    target = out.resolve()
+    # realpath, unlike Path.resolve before Python 3.13, bears a loop of symlinks.
+    target = Path(os.path.realpath(out))
     for given in inputs:
-        source = given.resolve()
+        source = Path(os.path.realpath(given))
         if target == source or (source.is_dir() and source in target.parents):
             raise OutputError(
                 f"{out} would be written over {given}, which is only read",
@@ -225,7 +226,7 @@ def require_empty(folder: Path, *, advice: str) -> None:
     if folder.is_symlink():
         raise OutputError(
             f"{folder} is a symlink, and the finished folder takes the name itself",
-            hint=f"name the place that it leads to: {folder.resolve()}",
+            hint=f"name the place that it leads to: {os.path.realpath(folder)}",
         )
     if folder.is_dir() and folder.samefile(Path.cwd()):
         raise OutputError(

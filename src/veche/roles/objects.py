@@ -2,12 +2,13 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from veche.checkpoint.header import read_header
 from veche.checkpoint.identity import hash_of
-from veche.core.errors import CheckpointError, RoleError
+from veche.core.errors import CheckpointError, RoleError, VecheError
 from veche.core.files import (
     atomic_writer,
     disk_error,
@@ -55,7 +56,8 @@ class Objects:
             _make(partial)
             for name, file in files.items():
                 _copy(file, partial / name)
-            _require_sound(partial, kind)
+            with _named_as(source, partial):
+                _require_sound(partial, kind)
             content_hash = hash_of(sorted(partial.iterdir()))
             self._put(partial, content_hash)
         finally:
@@ -191,6 +193,17 @@ def _copy(source: Path, target: Path) -> None:
         raise CheckpointError(
             f"{source} cannot be read: {error.strerror}", hint="check the path"
         ) from error
+
+
+@contextmanager
+def _named_as(source: Path, copy: Path) -> Iterator[None]:
+    """Let errors name what was given: the copy that was looked at is removed."""
+    try:
+        yield
+    except VecheError as error:
+        whole = source if source.is_dir() else source.parent
+        error.message = error.message.replace(str(copy), str(whole))
+        raise
 
 
 def _require_sound(folder: Path, kind: ArtefactKind) -> None:

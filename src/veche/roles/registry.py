@@ -14,7 +14,7 @@ from veche.core.paths import home
 from veche.plugins import registry as plugins
 from veche.roles.objects import Objects
 from veche.roles.role import Artefact, ArtefactKind, Role
-from veche.roles.role_file import is_name, parse_role, require_name, version_hash
+from veche.roles.role_file import is_name, parse_role, require_name, role_text, version_hash
 from veche.roles.versions import INDEX, SHIPPED, RoleVersion, Versions
 
 
@@ -113,10 +113,11 @@ class Registry:
         """Keep a new version of a role, and put it in use; the first is 1.
 
         Raises:
-            RoleError: something that it names is not in the registry.
+            RoleError: something that it names is not in the registry, or it could not be read back.
             DiskError: the disk refuses.
         """
         require_name(role.name)
+        parse_role(role_text(role), where=f"role {role.name!r}")
         with self._alone():
             for artefact in artefacts_of(role):
                 self._objects.folder(artefact)

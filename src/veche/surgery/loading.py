@@ -137,6 +137,8 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: there is none.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} is no folder of a model", hint="check the path")
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)

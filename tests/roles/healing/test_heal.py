@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from tests import tiny_models
 from tests.roles.healing import lessons
 
-from veche.core.errors import CheckpointError, FailureError, OutputError
+from veche.core.errors import CheckpointError, FailureError, InputError, OutputError
 from veche.engines.protocol import Branch, Capture
 from veche.engines.transformers import create
 from veche.experts.growth import new_capacity
@@ -254,3 +255,17 @@ def test_a_damaged_point_is_named(shelf, tmp_path):
     kept.write_bytes(kept.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=r"step-.*\.safetensors is damaged"):
         healed(shelf / "moe", tmp_path / "out", dials={"top_k": 2})
+
+
+@pytest.mark.parametrize("changes", [{"hidden_size": 48}, {"num_hidden_layers": 2}])
+def test_a_teacher_of_another_shape_teaches_by_its_answers_alone(shelf, tmp_path, changes):
+    teacher = tiny_models.tiny_mixtral(tmp_path / "teacher", **changes)
+    report = healed(shelf / "moe", tmp_path / "out", dials={"top_k": 2}, teacher=teacher, steps=1)
+    assert not report.plan.is_fitted
+    assert report.num_steps == 1
+
+
+@pytest.mark.parametrize("rate", ["learning_rate", "experts_rate"])
+def test_a_rate_that_is_no_single_precision_number_is_refused_by_name(rate):
+    with pytest.raises(InputError, match=f"{rate} is 1e.38, and may be 1e.30 at most"):
+        lessons.replace_settings(**{rate: 1e38}).require_sound()

@@ -248,3 +248,21 @@ def test_a_damaged_reader_is_refused_by_name(trained, tmp_path, change, said):
     damaged(tmp_path / "reader", trained, change)
     with pytest.raises(CheckpointError, match=said):
         load_intents(tmp_path / "reader")
+
+
+@pytest.mark.parametrize(
+    ("idf", "shares", "said"),
+    [
+        (np.inf, (1.0, 1.0), "not finite"),
+        (1.0, (1e308, 1e308), "not finite"),
+        (1.0, (float("nan"), 1.0), "not finite"),
+        (None, (1.0, 1.0), "as many as"),
+    ],
+)
+def test_a_reader_whose_scores_would_be_no_numbers_is_refused(trained, idf, shares, said):
+    reader = trained.reader
+    known = reader.words.n_grams
+    weighed = known.idf[:3] if idf is None else np.full_like(known.idf, idf)
+    words = replace(reader.words, n_grams=replace(known, idf=weighed))
+    with pytest.raises(InputError, match=said):
+        replace(reader, words=words, shares=shares)

@@ -62,6 +62,7 @@ def edited(folder, change):
     [
         (lambda note: note.update(format="other"), "probe.json is damaged: format"),
         (lambda note: note.update(extra=1), "extra: Extra inputs are not permitted"),
+        (lambda note: note["layers"].clear(), "layers: List should have at least 1"),
         (lambda note: note["stacks"].clear(), "stacks: Dictionary should have at least 1"),
         (lambda note: note["stacks"]["answer"]["labels"].append("x"), "3 labels need 3 rows"),
         (lambda note: note["stacks"]["answer"]["probes"].append("load"), "it has no answer/load"),

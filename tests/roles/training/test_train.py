@@ -316,6 +316,8 @@ def test_dials_that_are_not_given_have_a_value_and_a_reason(model):
     given = chosen(TrainingSettings(steps=7, alpha=3.0), spec, num_examples=100)
     assert (given.num_steps, given.alpha) == (7, 3.0)
     assert not {"num_steps", "alpha"} & set(given.reasons)
+    with pytest.raises(InputError, match="steps, above"):
+        chosen(TrainingSettings(epochs=1e6), spec, num_examples=10**6)
 
 
 @pytest.mark.parametrize(
@@ -328,6 +330,11 @@ def test_dials_that_are_not_given_have_a_value_and_a_reason(model):
         ({"micro_batch": 9}, "more than the batch"),
         ({"method": "merged-experts", "optimizer": "loft"}, "loft trains attention adapters only"),
         ({"warmup_share": 1.0}, "warmup_share"),
+        ({"seed": 2**70}, "seed 1180591620717411303424 is above"),
+        ({"learning_rate": 1e38}, "learning_rate 1e.38 is above 1e.30"),
+        ({"steps": 10**20}, "steps 100000000000000000000 is above"),
+        ({"batch": 10**6}, "batch 1000000 is above"),
+        ({"epochs": 1e300}, "epochs 1e.300 is above"),
     ],
 )
 def test_dials_that_make_no_sense_are_refused_by_name(settings, message):

@@ -110,16 +110,26 @@ def _require_plain(folder: Path, config: AdapterConfig, told: dict[str, Any]) ->
 
 
 def _checked_tensors(folder: Path, config: AdapterConfig) -> int:
-    """Count weights; refuse a rank that they don't have, before memory is taken for it."""
+    """Count weights; refuse a rank that they don't have, before memory is taken for it.
+
+    NaN and infinity too: one such voice would spoil what it says, and tell nobody why.
+    """
     asked = max(config.r, *config.rank_pattern.values(), 0)
     try:
         with safe_open(folder / _WEIGHTS, framework="pt") as file:
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            strange = [name for name in shapes if not file.get_tensor(name).isfinite().all()]
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{folder / _WEIGHTS} is damaged: {str(error).splitlines()[0]}",
             hint="copy the adapter again",
         ) from error
+    strange += [name for name, shape in shapes.items() if ".lora_" in name and len(shape) != 2]
+    if strange:
+        raise CheckpointError(
+            f"{folder / _WEIGHTS} is damaged: {min(strange)} is no matrix of finite numbers",
+            hint="copy the adapter again, or train it with a lower learning rate",
+        )
     found = max((shape[0] for name, shape in shapes.items() if ".lora_A." in name), default=0)
     if found < asked:
         raise CheckpointError(

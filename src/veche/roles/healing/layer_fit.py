@@ -29,8 +29,18 @@ _ROWS = 4096
 
 
 def can_fit(lesson: Lesson, parts: Sequence[Part]) -> bool:
-    """Whether layers can be fitted: experts are trained, and a layer's units are not too many."""
-    spec = lesson.spec
+    """Whether layers can be fitted: experts are trained, and a layer's units are not too many.
+
+    Layers are fitted to the teacher's, one by one: these must be as many, and as wide.
+    """
+    spec, source = lesson.spec, lesson.teacher_spec
+    old = (
+        spec.num_hidden_layers
+        if lesson.capacity is None
+        else sum(not layer.is_new for layer in lesson.capacity.layers)
+    )
+    if (source.hidden_size, source.num_hidden_layers) != (spec.hidden_size, old):
+        return False
     width = spec.moe_intermediate_size or 0
     has_new = lesson.capacity is not None and any(
         layer.experts or _UNITS in layer.units for layer in lesson.capacity.layers

@@ -12,6 +12,8 @@ OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 DEFAULT_MINUTES = 15.0
 _RATES: dict[OptimizerName, float] = {"adamw": 1e-3, "loft": 2e-4}
 _MOST_RANK = 1024
+_MOST_RATE = 1e30
+"""Beyond it, what AdamW multiplies by is no number of single precision."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,12 @@ class HealSettings:
             value = getattr(self, name)
             if value is not None and not smallest <= value < float("inf"):
                 raise InputError(f"{name} is {value}, and must be at least {smallest}")
+        for name in ("learning_rate", "experts_rate", "routers_rate"):
+            if (getattr(self, name) or 0) > _MOST_RATE:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}, and may be {_MOST_RATE:g} at most",
+                    hint="leave it out: a usual one is then taken",
+                )
         if self.rank > _MOST_RANK:
             raise InputError(f"rank {self.rank} is no low rank: at most {_MOST_RANK}")
 

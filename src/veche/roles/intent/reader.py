@@ -3,7 +3,6 @@
 Shapes: N questions, F features (of states), K intents.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +18,8 @@ from veche.roles.intent.wording import Wording
 IN_SCOPE = 0.5
 """From this probability on, a question counts as one of the known intents."""
 RUNNERS_UP = 3
+_LARGEST = 1e30
+"""No fit gives more, and scores of more would be no numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +81,18 @@ class IntentReader:
 
     def __post_init__(self) -> None:
         """Refuse parts that don't fit each other."""
-        parts = (self.states.weight, self.states.bias, self.words.weight, self.words.bias)
+        idf_V = self.words.n_grams.idf
+        parts = (self.states.weight, self.states.bias, self.words.weight, self.words.bias, idf_V)
         counts = {len(self.states.weight), len(self.states.bias), self.words.weight.shape[-1]}
         if counts != {len(self.intents)} or len(self.intents) < 2 or not self.layers:
             raise InputError(f"{len(self.intents)} intents don't fit scores of {sorted(counts)}")
-        if len(self.words.weight) != len(self.words.n_grams.names):
+        if not len(self.words.weight) == len(self.words.n_grams.names) == len(idf_V):
             raise InputError("its n-grams are not as many as their weights")
         if self.states.weight.shape[1] % (2 * len(self.layers)):
             raise InputError(f"its weights don't fit states of {len(self.layers)} layers")
         numbers = (*self.shares, self.scope.slope, self.scope.bias)
-        if not all(map(math.isfinite, numbers)) or not all(np.isfinite(x).all() for x in parts):
+        is_small = all(abs(x) <= _LARGEST for x in numbers)
+        if not is_small or not all(np.isfinite(x).all() for x in parts):
             raise InputError("its weights are not finite numbers")
 
     def logits(self, texts: Sequence[str], states_NF: NDArray[np.float32]) -> NDArray[np.float64]:

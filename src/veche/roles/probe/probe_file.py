@@ -51,7 +51,7 @@ class _Note(BaseModel):
 
     format: Literal["veche-probe-1"]
     base_hash: str
-    layers: list[NonNegativeInt]
+    layers: list[NonNegativeInt] = Field(min_length=1)
     stacks: dict[Reads, _Stack] = Field(min_length=1)
     record: dict[str, JsonValue]
 

@@ -11,7 +11,6 @@ Method = Literal["alora", "lora", "merged-experts"]
 OptimizerName = Literal["adamw", "loft"]
 METHODS: tuple[Method, ...] = ("alora", "lora", "merged-experts")
 OPTIMIZERS: tuple[OptimizerName, ...] = ("adamw", "loft")
-_MOST_RANK = 4096
 _LEARNING_RATES: dict[OptimizerName, float] = {"adamw": 2e-4, "loft": 2e-4}
 _LARGE_PARAMETERS = 1_000_000_000
 _NUM_CHECKPOINTS = 10
@@ -82,8 +81,10 @@ class TrainingSettings:
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"{name} {value} is not above 0", hint=_hint(name))
-        if self.rank > _MOST_RANK:
-            raise InputError(f"rank {self.rank} is above {_MOST_RANK}", hint="--rank 16")
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise InputError(f"{name} {value} is above {most}", hint=_hint(name))
         if not 0 <= self.warmup_share < 1:
             raise InputError(f"warmup_share {self.warmup_share} is not in [0, 1)")
         if self.micro_batch is not None and self.micro_batch > self.batch:
@@ -107,6 +108,11 @@ _LEAST = {
     "rank": 1, "steps": 1, "batch": 1, "micro_batch": 1, "max_length": 2, "seed": 0,
     "save_every": 1, "weight_decay": 0, "router_aux_loss_coef": 0,
 }  # fmt: skip
+_MOST: dict[str, float] = {
+    "rank": 4096, "steps": 10_000_000, "batch": 65_536, "seed": 2**63 - 1, "epochs": 1e6,
+    "learning_rate": 1e30,
+}  # fmt: skip
+"""More is a slip of the hand, and would run for ever or not fit the numbers of PyTorch."""
 _POSITIVE = ("alpha", "learning_rate", "epochs", "max_grad_norm")
 
 
@@ -193,6 +199,7 @@ def chosen(
         max(1, round(settings.epochs * per_epoch)),
         f"{settings.epochs:g} × {num_examples} examples / {settings.batch}",
     )
+    _require_an_end(num_steps)
     values = {
         "alpha": picked("alpha", float(settings.rank), "α = r, so the product is not scaled"),
         "learning_rate": picked(
@@ -220,6 +227,14 @@ def chosen(
         )
     }  # fmt: skip
     return ChosenSettings(num_steps=num_steps, reasons=picked.reasons, **given, **values)
+
+
+def _require_an_end(num_steps: int) -> None:
+    if num_steps > _MOST["steps"]:
+        raise InputError(
+            f"so many epochs are {num_steps:,} steps, above {_MOST['steps']:,}",
+            hint="fewer --epochs, a larger --batch, or --steps",
+        )
 
 
 def longest_of(settings: TrainingSettings, spec: ModelSpec) -> int:
