@@ -10,6 +10,7 @@ from veche.core.errors import InputError, OutputError
 from veche.core.files import (
     PARTIAL_SUFFIX,
     disk_error,
+    is_partial,
     read_json_object,
     remove_partials,
     require_empty,
@@ -45,15 +46,21 @@ class Workplace:
             InputError: the training that lies there is another one.
         """
         require_empty(self.out, advice="name a new folder: --out FOLDER")
-        if self.folder.exists():
+        if self._is_begun():
             self._require_same(run, resume=resume)
             remove_partials(self.checkpoints)
             return
         try:
-            self.checkpoints.mkdir(parents=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise disk_error(error, self.checkpoints) from error
-        write_json(self.folder / RUN_FILE, run)
+        with nothing_left_of(self):
+            write_json(self.folder / RUN_FILE, run)
+
+    def _is_begun(self) -> bool:
+        """Whether the folder holds any file; a training that was killed at once left none."""
+        files = self.folder.rglob("*")
+        return any(file.is_file() and not is_partial(file) for file in files)
 
     def finish(self) -> None:
         """Give the folder its name; what only a resumed run would need is removed after that."""
