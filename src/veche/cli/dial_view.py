@@ -1,11 +1,11 @@
 """What `veche dial` prints for people."""
 
-import math
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from veche.cli.interval_cell import interval_cell
 from veche.cli.terminal import stdout
 from veche.core.language import Language
 from veche.experts.bootstrap import Interval
@@ -95,9 +95,4 @@ def _cell(key: str, row: Row, context: Context) -> str:
         "speed_ratio": (row.speed_ratio, ".2f"),
     }
     interval, form = intervals[key]
-    if interval is None or row.is_base:
-        return "–"
-    if math.isnan(interval.low):
-        return format(interval.mean, form)
-    low, high = (format(end, form) for end in (interval.low, interval.high))
-    return f"{format(interval.mean, form)}\n[{low}, {high}]"
+    return interval_cell(None if row.is_base else interval, form)

@@ -1,10 +1,9 @@
 """What `veche heal` prints for people."""
 
-import math
-
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from veche.cli.interval_cell import interval_cell
 from veche.cli.terminal import stdout
 from veche.core.language import Language
 from veche.core.units import format_bytes
@@ -116,14 +115,5 @@ def _table(report: HealReport, language: Language) -> Table:
         ("row_recovered", ".1%", [None, *(stage.recovered for stage in stages)]),
     ]
     for name, form, intervals in rows:
-        table.add_row(phrase(name, language), *(_cell(each, form) for each in intervals))
+        table.add_row(phrase(name, language), *(interval_cell(each, form) for each in intervals))
     return table
-
-
-def _cell(interval: Interval | None, form: str) -> str:
-    if interval is None:
-        return "–"
-    mean = format(interval.mean, form)
-    if math.isnan(interval.low):
-        return mean
-    return f"{mean}\n[{format(interval.low, form)}, {format(interval.high, form)}]"

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from veche.cli.interval_cell import interval_cell
 from veche.cli.terminal import stderr, stdout
 from veche.core.language import Language
 from veche.experts.bootstrap import Interval
@@ -121,10 +122,7 @@ def _cell(
     if math.isnan(interval.mean):
         return phrase("undefined", language)
     form = "+.3f" if is_signed else ".3f"
-    if math.isnan(interval.low):
-        return format(interval.mean, form)
-    ends = f"[{interval.low:{form}}, {interval.high:{form}}]"
-    return f"{interval.mean:{form}}{' ' if is_in_line else chr(10)}{ends}"
+    return interval_cell(interval, form, between=" " if is_in_line else "\n")
 
 
 def _table(first: str, *others: str) -> Table:

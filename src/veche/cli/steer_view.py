@@ -7,6 +7,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from veche.cli.interval_cell import interval_cell
 from veche.cli.terminal import stderr, stdout
 from veche.core.language import Language
 from veche.experts.bootstrap import Interval
@@ -131,13 +132,10 @@ def _figures(figures: Evaluation, part: str, keys: tuple[str, ...], language: La
 
 
 def _cell(interval: Interval | None, key: str) -> str:
-    if interval is None:
-        return "–"
     form = ".1%" if key == "agreement" else ".3f" if key == "kl" else "+.3f"
-    mean, low, high = (format(x, form) for x in (interval.mean, interval.low, interval.high))
-    if key.endswith("_rate"):  # its interval is in the JSON: the table has 80 columns
-        return mean
-    return f"{mean}\n[{low}, {high}]"
+    if interval is not None and key.endswith("_rate"):
+        return format(interval.mean, form)  # its interval is in the JSON: there are 80 columns
+    return interval_cell(interval, form)
 
 
 def _table(first: str, *others: str) -> Table:
