@@ -16,7 +16,6 @@ from veche.roles.evaluation.metrics import (
     auroc,
     brier,
     ece,
-    json_validity,
     recall,
     roc_curve,
 )
@@ -130,14 +129,3 @@ def test_a_first_error_matches_only_where_it_is_the_same_or_missing_in_both():
 
 def test_recall_counts_what_was_found_of_what_is_there():
     assert recall([True, False, True, True], [True, True, False, True]) == pytest.approx(2 / 3)
-
-
-def test_json_validity_counts_what_parses_and_says_which():
-    texts = ['{"a": 1}', '{"a": 1', '{"a": 1, "a": 2}', "[]", ""]
-    assert json_validity(texts) == (0.4, (True, False, False, True, False))
-
-    def an_object(text):
-        if text != b'{"a": 1}':
-            raise ValueError
-
-    assert json_validity(texts, an_object) == (0.2, (True, False, False, False, False))

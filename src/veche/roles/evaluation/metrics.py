@@ -5,12 +5,11 @@ What is undefined is NaN: the AUROC of one class only, a mean of nothing.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from veche.core.json_text import parse_json
 from veche.experts.calibration_error import calibration_error
 
 ECE_BINS = 10
@@ -112,27 +111,6 @@ def accuracy(found_N: Sequence[object], true_N: Sequence[object]) -> float:
 def recall(is_found_N: ArrayLike, is_positive_N: ArrayLike) -> float:
     """Return the share of positives that were found; NaN where there are none."""
     return _mean(np.asarray(is_found_N, bool)[np.asarray(is_positive_N, bool)])
-
-
-def json_validity(
-    texts_N: Sequence[str], parse: Callable[[bytes], object] = parse_json
-) -> tuple[float, tuple[bool, ...]]:
-    """Return the share of texts that `parse` takes, and which they are.
-
-    Args:
-        texts_N: what was said.
-        parse: raises ValueError for a text that is not valid; by default any JSON is.
-    """
-    is_valid_N = tuple(_is_valid(text, parse) for text in texts_N)
-    return _mean(is_valid_N), is_valid_N
-
-
-def _is_valid(text: str, parse: Callable[[bytes], object]) -> bool:
-    try:
-        parse(text.encode())
-    except ValueError:
-        return False
-    return True
 
 
 def _pairs(value_N: ArrayLike, is_true_N: ArrayLike) -> tuple[Floats, Bools]:

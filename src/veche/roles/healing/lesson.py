@@ -17,7 +17,6 @@ from veche.planning.plan import read_plan
 from veche.roles.healing.settings import Part
 from veche.surgery.names import GROWTH_NAME, PLAN_NAME
 
-_ROPE_CHANGES = ("rope_theta", "rope_scaling")
 _TOKENIZER = "tokenizer.json"
 
 

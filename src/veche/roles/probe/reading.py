@@ -15,7 +15,6 @@ from veche.roles.probe.steps import step_of_tokens
 
 CHOSEN, ENTROPY, FIRST, SECOND, HAS_DIGIT = range(5)
 """Columns of `StepReading.values`."""
-NUM_VALUES = 5
 _MOST = float(np.finfo(np.float16).max)
 
 
