@@ -10,7 +10,6 @@ from veche.roles.healing.lesson import Lesson
 from veche.roles.healing.settings import HealSettings, Part
 
 _MASTER_BYTES = 4
-_MOMENTS_BYTES = 8
 _GRADIENT_BYTES = 4
 _KEPT_VALUES = 24
 """Of hidden size, that a layer keeps of each position for the backward pass."""
@@ -92,7 +91,7 @@ def memory_plan(
     )
     units = spec.num_experts * (spec.moe_intermediate_size or 0)
     fitting = settings.fit_tokens * (4 * units + 24 * spec.hidden_size) + 12 * units**2
-    states = trained * (_MASTER_BYTES + _MOMENTS_BYTES)
+    states = trained * _MASTER_BYTES + _moments_bytes(settings, parts)
     return MemoryPlan(
         weights=student.num_bytes + teacher.num_bytes,
         states=states + trained * _GRADIENT_BYTES,
@@ -100,6 +99,14 @@ def memory_plan(
         fitting=fitting if is_fitted else 0,
         disk=student.num_bytes + 2 * states + train_tokens * spec.hidden_size * element,
     )
+
+
+def _moments_bytes(settings: HealSettings, parts: Mapping[Part, int]) -> int:
+    """AdamW: two moments a value. LoFT: a row of r values has r and r(r + 1)/2."""
+    num_bytes = {part: 8 * count for part, count in parts.items()}
+    if settings.optimizer == "loft" and "attention" in parts:
+        num_bytes["attention"] = parts["attention"] * 4 * (settings.rank + 3) // 2
+    return sum(num_bytes.values())
 
 
 def _units(spec: ModelSpec) -> int:
