@@ -31,8 +31,9 @@ from veche.roles.data.read import read_examples
 from veche.roles.healing.heal import heal, plan_healing
 from veche.roles.healing.lesson import Lesson, lesson_of
 from veche.roles.healing.measure import Heldout, recovery
-from veche.roles.healing.settings import OPTIMIZERS, HealSettings, OptimizerName
+from veche.roles.healing.settings import HealSettings
 from veche.roles.healing.texts import texts_of
+from veche.roles.training.settings import OPTIMIZERS, OptimizerName
 from veche.surgery.loading import load_model, load_tokenizer
 from veche.surgery.verification.compare import windows
 from veche.surgery.verification.weights import scaled_in_place

@@ -150,7 +150,7 @@ def heal(
     lesson = lesson_of(model, teacher=teacher, top_k=top_k, rope_theta=rope_theta, yarn=yarn)
     given = {
         "minutes": minutes, "steps": steps, "train": _parts(train),
-        "optimizer": _optimizer(optimizer), "rank": rank, "learning_rate": learning_rate,
+        "optimizer": optimizer, "rank": rank, "learning_rate": learning_rate,
         "experts_rate": experts_rate, "generate_tokens": generate, "fit_tokens": fit_tokens,
         "batch": batch, "window_tokens": window, "heldout_windows": heldout_windows,
         "heldout_tokens": heldout_tokens, "seed": seed,
@@ -236,14 +236,3 @@ def _parts(given: str | None) -> "tuple[Part, ...] | None":
             f"--train {given} are no parts of a model", hint=f"parts are: {', '.join(PARTS)}"
         )
     return found
-
-
-def _optimizer(given: str) -> str:
-    from veche.core.errors import InputError
-    from veche.roles.healing.settings import OPTIMIZERS
-
-    if given not in OPTIMIZERS:
-        raise InputError(
-            f"--optimizer {given} is unknown", hint=f"use one of: {', '.join(OPTIMIZERS)}"
-        )
-    return given

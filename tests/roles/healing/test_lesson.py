@@ -94,8 +94,9 @@ def test_too_little_text_is_refused(shelf):
         ({"learning_rate": float("nan"), "steps": 1}, "learning_rate"),
         ({"rank": 5000, "steps": 1}, "no low rank"),
         ({"steps": -1}, "steps is -1"),
+        ({"optimizer": "lofft", "steps": 1}, "optimizer 'lofft' is unknown"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(changes, words):
     with pytest.raises(InputError, match=words):
-        HealSettings(**changes).require_sound()
+        HealSettings(**changes)

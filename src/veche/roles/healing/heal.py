@@ -47,10 +47,9 @@ def plan_healing(lesson: Lesson, settings: HealSettings, texts: HealTexts) -> He
     """Decide what is trained, and what that needs; no weight is read.
 
     Raises:
-        InputError: a setting means nothing, or the text is too short.
+        InputError: the text is too short.
         UnsupportedError: a part is to be trained that the model has not.
     """
-    settings.require_sound()
     settings = _completed(lesson, settings)
     spec = lesson.spec
     chosen = settings.train or lesson.parts()

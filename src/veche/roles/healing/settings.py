@@ -4,11 +4,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from veche.core.errors import InputError
+from veche.roles.training.settings import OPTIMIZERS, OptimizerName, require_one_of
 
 Part = Literal["routers", "experts", "attention", "new"]
 PARTS: tuple[Part, ...] = get_args(Part)
-OptimizerName = Literal["adamw", "loft"]
-OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 DEFAULT_MINUTES = 15.0
 _RATES: dict[OptimizerName, float] = {"adamw": 1e-3, "loft": 2e-4}
 _MOST_RANK = 1024
@@ -59,17 +58,13 @@ class HealSettings:
     save_every: int = 25
     seed: int = 0
 
-    @property
-    def factor_rate(self) -> float:
-        """The highest learning rate of attention's factors."""
-        return _RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
-
-    def require_sound(self) -> None:
+    def __post_init__(self) -> None:
         """Refuse values that mean nothing.
 
         Raises:
             InputError: names the setting.
         """
+        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         if self.minutes is not None and self.steps is not None:
             raise InputError("minutes and steps were both given", hint="give one of them")
         least = {
@@ -89,6 +84,11 @@ class HealSettings:
                 )
         if self.rank > _MOST_RANK:
             raise InputError(f"rank {self.rank} is no low rank: at most {_MOST_RANK}")
+
+    @property
+    def factor_rate(self) -> float:
+        """The highest learning rate of attention's factors."""
+        return _RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""

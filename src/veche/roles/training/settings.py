@@ -70,9 +70,9 @@ class TrainingSettings:
         Raises:
             InputError: names the dial.
         """
-        _require_one_of("method", self.method, METHODS)
-        _require_one_of("optimizer", self.optimizer, OPTIMIZERS)
-        _require_one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
+        require_one_of("method", self.method, METHODS)
+        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        require_one_of("dtype", self.dtype, ("auto", "float32", "bfloat16"))
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not least <= value < float("inf"):
@@ -242,6 +242,22 @@ def longest_of(settings: TrainingSettings, spec: ModelSpec) -> int:
     return min(settings.max_length or _USUAL_LENGTH, spec.position_limit)
 
 
+def require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a dial's value that is none of those that are known.
+
+    Raises:
+        InputError: names the dial, and the nearest value.
+    """
+    if value not in known:
+        import difflib
+
+        near = difflib.get_close_matches(value, known, n=1)
+        raise InputError(
+            f"{name} {value!r} is unknown",
+            hint=(f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known)}",
+        )
+
+
 class _Picked:
     """Take what was given, or else a computed value, and remember why."""
 
@@ -272,17 +288,6 @@ def _checkpointing(spec: ModelSpec) -> tuple[bool, str]:
     if is_large:
         return True, "the model has more than 10⁹ parameters: memory counts for more than time"
     return False, "the model has less than 10⁹ parameters: time counts for more than memory"
-
-
-def _require_one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        import difflib
-
-        near = difflib.get_close_matches(value, known, n=1)
-        raise InputError(
-            f"{name} {value!r} is unknown",
-            hint=(f"did you mean {near[0]!r}? " if near else "") + f"known: {', '.join(known)}",
-        )
 
 
 def _hint(name: str) -> str:
