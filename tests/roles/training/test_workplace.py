@@ -1,9 +1,10 @@
 """Where a training lies until it is whole."""
 
+import resource
+
 import pytest
 
 from veche.core.errors import DiskError, OutputError
-from veche.roles.training import workplace
 from veche.roles.training.workplace import Workplace
 
 RUN = {"settings": {"rank": 4}}
@@ -19,15 +20,15 @@ def test_where_nothing_was_written_yet_a_training_begins(tmp_path):
     place.open(RUN, resume=True)
 
 
-def test_a_training_that_the_disk_refuses_at_once_leaves_nothing(tmp_path, monkeypatch):
-    def full(path, _):
-        raise DiskError(f"the disk is full: {path} could not be written")
-
+def test_a_training_that_the_disk_refuses_at_once_leaves_nothing(tmp_path):
     place = Workplace(tmp_path / "out")
-    with monkeypatch.context() as patch:
-        patch.setattr(workplace, "write_json", full)
-        with pytest.raises(DiskError):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(DiskError, match=r"run\.json"):
             place.open(RUN, resume=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not any(tmp_path.iterdir())
     place.open(RUN, resume=False)
 
