@@ -131,6 +131,23 @@ def test_a_wrong_dial_is_one_clear_error(arguments, message, model, data, capsys
     assert message in error["message"] + error["hint"]
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("recursia", ["--dry-run"]),
+        ("recursia", ["--rank", "4"]),
+        ("q-intent", ["--resume"]),
+        ("q-intent", ["--cache", "read"]),
+        ("logician", ["--cache", "read"]),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(name, option, model, data, capsys):
+    assert run(name, model, "--data", data, *option, "--json") == 2
+    error = read(capsys)["error"]
+    assert f"{option[0]} has no meaning for" in error["message"]
+    assert "--part" in error["hint"]
+
+
 def test_an_unknown_role_and_empty_data_are_refused(model, data, tmp_path, capsys):
     assert run("logicain", model, "--data", data, "--json") == 2
     assert "did you mean 'logician'" in read(capsys)["error"]["hint"]
@@ -167,3 +184,25 @@ def test_a_licence_that_is_none_is_refused_before_any_training(model, data, tmp_
         assert "is no SPDX identifier" in read(capsys)["error"]["message"]
     assert not list(tmp_path.glob("out*"))
     assert len(Registry().versions("logician")) == 1
+
+
+@pytest.mark.parametrize(("lang", "next_step"), [("en", "Next"), ("ru", "Далее")])
+def test_a_probe_says_how_good_it_is_and_what_comes_next(lang, next_step, model, tmp_path, capsys):
+    path = tmp_path / "labelled.jsonl"
+    rows = [
+        {"messages": [{"role": "user", "content": f"what is {n} + 1?"},
+                      {"role": "assistant", "content": f"it is {n + n % 2}."}],
+         "group": str(n), "task": "sums", "is_right": bool(n % 2)}
+        for n in range(24)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    cache, out = tmp_path / "read", tmp_path / "probe"
+    given = ["--data", path, "--out", out, "--cache", cache, "--lang", lang]
+    assert run("recursia", model, *given) == 0
+    said = capsys.readouterr().out
+    measured = json.loads((out / "probe.json").read_text())["record"]["measured"]["answer"]
+    assert f"AUROC {measured['auroc']['stack']['mean']:.3f} [" in said
+    assert f"{measured['gain_over_surface']['mean']:+.3f} [" in said
+    assert f"{next_step}" in said
+    assert f"veche role eval recursia {model} --data" in said
+    assert list(cache.rglob("*.safetensors"))

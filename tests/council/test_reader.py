@@ -1,11 +1,14 @@
 """A reader in a council: it says what was asked, and the council says what it would have said."""
 
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 from tests.roles.intent.questions import questions
 from tests.tiny_models import tiny_mixtral
 
+from veche.cli.council_view import CouncilView
 from veche.council.deliberation import deliberate
 from veche.council.readout import voices_of
 from veche.council.seats import default_council, seated
@@ -62,6 +65,19 @@ def test_what_was_read_is_put_into_words(engine, registry, language, known):
     assert known in texts["q-intent"]
     assert "weather" in texts["q-intent"]
     assert "token" in texts["recursia"] or "токенов" in texts["recursia"]
+
+
+@pytest.mark.parametrize(("language", "known"), [("en", "known intent"), ("ru", "намерение")])
+def test_whoever_looks_on_reads_it_on_the_terminal(engine, registry, language, known):
+    result = heard(engine, registry, ("q-intent",), language)
+    console = Console(file=StringIO(), width=200)
+    view = CouncilView(console, seated(registry, ("q-intent",)), language)
+    for event in result.events:
+        view.on_event(event)
+    title = registry.get("q-intent").title[language]
+    (line,) = [line for line in console.file.getvalue().splitlines() if line.startswith(title)]
+    assert known in line
+    assert "weather" in line
 
 
 def test_an_untrained_reader_reads_nothing(engine, tmp_path):

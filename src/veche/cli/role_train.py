@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -68,6 +70,10 @@ BalanceOption = Annotated[
         show_default="0; the model's own for merged-experts",
     ),
 ]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option(help="A folder: what an observer's probe has read is not read again."),
+]
 SaveOption = Annotated[
     int | None, typer.Option(help="Steps between checkpoints.", show_default="a tenth of all")
 ]
@@ -89,11 +95,13 @@ LicenseOption = Annotated[str | None, typer.Option(help="SPDX identifier of what
 
 
 def train(
+    context: typer.Context,
     name: NameArgument,
     model: ModelArgument,
     data: DataOption,
     part: PartOption = None,
     out: OutOption = None,
+    cache: CacheOption = None,
     method: MethodOption = "alora",
     optimizer: OptimizerOption = "adamw",
     rank: RankOption = 16,
@@ -129,13 +137,14 @@ def train(
     _require_license(license)
     role = Registry().get(name)
     trainer = _trainer(part, role)
+    _require_fitting(context, trainer, role)
     require_extra("probe" if trainer == "probe" else "train")
     target = out or Path(f"{name}-{trainer}")
     require_apart(target, model, *data)
     examples = [example for file in data for example in read_examples(file)]
     asked = Asked(
-        role=role, model=model, examples=examples, settings=settings, out=target, resume=resume,
-        license=license, language=language, as_json=as_json,
+        role=role, model=model, examples=examples, settings=settings, out=target, cache=cache,
+        resume=resume, license=license, language=language, as_json=as_json,
     )  # fmt: skip
     if emit is not None:
         emit_scripts(asked, emit, gpus=gpus, nodes=nodes, main_address=main_address)
@@ -175,6 +184,37 @@ def _trainer(part: str | None, role: "Role") -> str:
     return part
 
 
+_EVERY = frozenset({"name", "model", "data", "part", "out", "license", "lang", "as_json"})
+"""What can be said of every training."""
+
+
+def _require_fitting(context: typer.Context, trainer: str, role: "Role") -> None:
+    """Refuse what would have no effect: dials of adapters where a probe is trained.
+
+    Raises:
+        InputError: such an option was given.
+    """
+    from veche.core.errors import InputError
+
+    fitting = set(_EVERY)
+    if trainer == "probe" and role.kind == "observer":
+        fitting.add("cache")
+    elif trainer == "adapter":
+        fitting = set(context.params) - {"cache"}
+    given = (option for option in context.command.params if _is_given(context, option.name))
+    if wrong := next((option for option in given if option.name not in fitting), None):
+        what = "an adapter" if trainer == "adapter" else f"the probe of a {role.kind}"
+        raise InputError(
+            f"{wrong.opts[0]} has no meaning for {what}, and that is what would be trained",
+            hint=f"leave {wrong.opts[0]} out, or choose with --part {' or '.join(_TRAINERS)}",
+        )
+
+
+def _is_given(context: typer.Context, name: str | None) -> bool:
+    source = context.get_parameter_source(name) if name else None
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _train_adapter(asked: Asked) -> None:
     from veche.roles.training.train import train_adapter
 
@@ -202,6 +242,8 @@ def _train_adapter(asked: Asked) -> None:
         print_json({"part": "adapter", "folder": str(asked.out), "version": version, **record})
     else:
         _show_trained(trained, version, asked.language)
+        if version is not None:
+            _show_next(asked)
 
 
 def _train_probe(asked: Asked) -> None:
@@ -209,19 +251,25 @@ def _train_probe(asked: Asked) -> None:
     from veche.cli.terminal import stdout
     from veche.roles.intent.train import train_intents
     from veche.roles.probe.train import train_probe
+    from veche.roles.training.measured import measured_lines
     from veche.roles.training.phrases import phrase
 
     engine = open_engine("transformers", str(asked.model), None)
-    learn = train_intents if asked.role.kind == "reader" else train_probe
+    learn = (
+        train_intents if asked.role.kind == "reader" else partial(train_probe, cache=asked.cache)
+    )
     trained = learn(engine, asked.role, asked.examples, asked.out, progress=TerminalProgress())
     version = _save(asked, asked.role, "probe", trained.base_hash)
     if asked.as_json:
         told = {"part": "probe", "folder": str(asked.out), "version": version}
         print_json(told | dict(trained.record))
         return
+    for line in measured_lines(trained.record, asked.language):
+        stdout.print(line, soft_wrap=True)
     stdout.print(phrase("probe_done", asked.language, path=asked.out), soft_wrap=True)
     said = phrase("saved", asked.language, name=asked.role.name, number=version)
     stdout.print(said, soft_wrap=True)
+    _show_next(asked)
 
 
 _TRAINERS: dict[str, Callable[[Asked], None]] = {
@@ -242,6 +290,14 @@ def _save(asked: Asked, role: "Role", part: "ArtefactKind", base_hash: str) -> i
     how = asked.settings.method if part == "adapter" else part
     note = f"{how} on {asked.model.resolve().name}, {len(asked.examples)} examples"
     return registry.save(replace(role, **changed), note=note).number
+
+
+def _show_next(asked: Asked) -> None:
+    from veche.cli.terminal import stdout
+    from veche.roles.training.phrases import phrase
+
+    command = f"veche role eval {asked.role.name} {quote(str(asked.model))} --data FILE"
+    stdout.print(phrase("next", asked.language, command=command), soft_wrap=True)
 
 
 def _show_trained(trained: "TrainedAdapter", version: int | None, language: "Language") -> None:

@@ -33,6 +33,7 @@ class Asked:
         examples: all that were read.
         settings: the dials.
         out: the folder to make.
+        cache: a folder for what a probe has read; None keeps nothing.
         resume: whether a training in OUT.partial goes on.
         license: SPDX identifier of what is trained.
         language: of what people read.
@@ -44,6 +45,7 @@ class Asked:
     examples: "Sequence[Example]"
     settings: "TrainingSettings"
     out: Path
+    cache: Path | None
     resume: bool
     license: str | None
     language: "Language"

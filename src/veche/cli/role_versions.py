@@ -103,4 +103,7 @@ def remove(
     if as_json:
         print_json({"name": name, "version": version, "freed": freed})
     else:
-        stdout.print(say("removed", language, name=name, num=len(freed)), soft_wrap=True)
+        key = "all_removed" if version is None else "removed"
+        stdout.print(say(key, language, name=name, number=version), soft_wrap=True)
+        if freed:
+            stdout.print(say("freed", language, num=len(freed)), soft_wrap=True)

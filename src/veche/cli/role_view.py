@@ -23,7 +23,7 @@ _WORDS: "dict[str, Phrase]" = {
     "experts": {"en": "active experts", "ru": "активных экспертов"},
     "adapter": {"en": "adapter", "ru": "адаптер"},
     "steering": {"en": "steering", "ru": "сдвиг"},
-    "probe": {"en": "probe", "ru": "проба"},
+    "probe": {"en": "probe", "ru": "зонд"},
     "license": {"en": "licence", "ru": "лицензия"},
     "parents": {"en": "made from", "ru": "сделана из"},
     "in_use": {"en": "in use", "ru": "в работе"},
@@ -43,8 +43,16 @@ _WORDS: "dict[str, Phrase]" = {
         "ru": "версия {number} роли {name} в работе",
     },
     "removed": {
-        "en": "removed from role {name}; {num} artefacts that nothing uses any more are gone",
-        "ru": "удалено из роли {name}; ненужных больше обученных частей удалено: {num}",
+        "en": "version {number} of role {name} is removed",
+        "ru": "версия {number} роли {name} удалена",
+    },
+    "all_removed": {
+        "en": "all own versions of role {name} are removed",
+        "ru": "все собственные версии роли {name} удалены",
+    },
+    "freed": {
+        "en": "artefacts that nothing used any more, and that are gone: {num}",
+        "ru": "удалено обученных частей, которые больше никому не нужны: {num}",
     },
     "base_unknown": {
         "en": "which model this adapter was made with, nobody says; its config names {named}. "

@@ -119,5 +119,5 @@ class StoppedError(VecheError):
     def __init__(self) -> None:
         super().__init__(
             "interrupted: nothing is half-written, and what was finished is kept",
-            hint="run the same command again; veche build takes --resume",
+            hint="run the same command again; veche build and veche role train take --resume",
         )

@@ -94,8 +94,7 @@ def voices_of(events: Sequence[Event], language: Language) -> list[dict[str, str
             for message in last
         )
     for event in _of(events, "STATE_DELTA"):
-        question = event.data.get("question")
-        texts[event.voice or ""] = "" if question is None else question_text(question, language)
+        texts[event.voice or ""] = observation_text([event.data], language)
     if observed := _observed(events):
         observations = [event.data for event in observed]
         texts[observed[0].voice or ""] = observation_text(observations, language)
@@ -148,10 +147,13 @@ def bill_of(events: Sequence[Event]) -> Bill:
 
 
 def observation_text(observations: Iterable[dict[str, Any]], language: Language) -> str:
-    """Put measurements into words: numbers with their names, no opinion."""
+    """Put what observers and readers report into words: numbers with their names, no opinion."""
     labels = _LABELS[language]
     lines = []
     for delta in observations:
+        if "question" in delta:
+            lines.append(question_text(delta["question"], language))
+            continue
         parts = []
         for key in ("token_entropy", "routing_entropy"):
             if values := delta.get(key):

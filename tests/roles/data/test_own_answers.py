@@ -158,6 +158,16 @@ class TestQuestions:
         planned = plan_questions(examples, shots=None, limit=4)
         assert [len(asked) for _, asked in planned] == [2, 2]
 
+    @pytest.mark.parametrize(("limit", "counts"), [(1, [1, 0]), (5, [3, 2]), (9, [7, 2])])
+    def test_no_more_are_asked_than_the_limit_says_nor_fewer(self, limit, counts):
+        examples = [
+            example
+            for kind, count in (("dates", 12), ("lists", 5))
+            for example in generate(kind, language="en", difficulty=2, count=count, seed=0)
+        ]
+        planned = plan_questions(examples, shots=3, limit=limit)
+        assert [len(asked) for _, asked in planned] == counts
+
     def test_questions_without_solutions_are_asked_without_worked_problems(self):
         examples = generate("dates", language="en", difficulty=2, count=5, seed=0, answers="none")
         ((asking, asked),) = plan_questions(examples, shots=None, limit=None)

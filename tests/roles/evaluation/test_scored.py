@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from veche.roles.evaluation.figures import bins_of, plot_part, wilson
+from veche.roles.evaluation import figures
+from veche.roles.evaluation.figures import bins_of, plot_part
 from veche.roles.evaluation.intervals import gain_interval, grouped_interval
 from veche.roles.evaluation.metrics import auroc, brier, ece
 from veche.roles.evaluation.phrases import PHRASES
 from veche.roles.evaluation.scored import Candidate, Curve, Prepared, measured, score_statistics
+from veche.roles.evaluation.wilson import wilson_interval
 
 GROUPS = tuple(f"q{n // 3}" for n in range(60))
 METRICS = {"auroc": auroc, "brier": brier}
@@ -67,9 +69,22 @@ def test_the_diagram_has_the_bins_of_the_calibration_error():
 def test_wilson_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(0)
     for truth in (0.1, 0.5, 0.95):
-        share = rng.binomial(40, truth, size=4000) / 40
-        low, high = wilson(share, np.full(4000, 40))
-        assert 0.92 < np.mean((low <= truth) & (truth <= high)) < 0.98
+        found = [
+            wilson_interval(right, 40) for right in rng.binomial(40, truth, size=4000).tolist()
+        ]
+        assert 0.92 < np.mean([each.low <= truth <= each.high for each in found]) < 0.98
+
+
+def test_every_method_has_a_curve_of_its_own(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figures, "png_of", lambda figure: drawn.append(figure) or b"")
+    rivals = tuple(a_candidate(f"rival-{n}", n, 0.2) for n in range(9))
+    plot_part(tmp_path / "part.png", measured(prepared(ROLE, *rivals)), name="recursia")
+    roc = drawn[0].axes[1]
+    named = [line for line in roc.lines if not line.get_label().startswith("_")]
+    assert [line.get_label().split()[0] for line in named][1:] == [r.name for r in rivals]
+    looks = {(line.get_color(), line.get_linestyle()) for line in named}
+    assert len(looks) == len(named) == 10
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

@@ -1,6 +1,7 @@
 """The system's own answers: voices answer questions that can be checked, and are marked."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,6 @@ def plan_questions(
     for example in examples:
         kinds.setdefault((example.task, example.language or "en"), []).append(example)
     planned = []
-    share = None if limit is None else -(-limit // len(kinds))
     for (task, language), found in kinds.items():
         solved = {e.group: e for e in found if e.is_right and e.is_answered}
         wanted = _DEFAULT_SHOTS if shots is None else shots
@@ -175,10 +175,20 @@ def plan_questions(
         worked = tuple(solved.values())[:wanted]
         shown = {example.group for example in worked}
         rest = questions_of([example for example in found if example.group not in shown])
-        planned.append((Asking(language=language, worked=worked), rest[:share]))
+        planned.append((Asking(language=language, worked=worked), rest))
     if not planned:
         raise InputError("there is no question to ask", hint="veche role data generate makes some")
-    return planned
+    shares = _shares([len(rest) for _, rest in planned], limit)
+    return [(asking, rest[:share]) for (asking, rest), share in zip(planned, shares, strict=True)]
+
+
+def _shares(counts: Sequence[int], limit: int | None) -> list[int]:
+    """Return how many are taken of each kind: `limit` in all, as evenly as the counts allow."""
+    if limit is None:
+        return list(counts)
+    rounds = [(number, kind) for kind, count in enumerate(counts) for number in range(count)]
+    taken = Counter(kind for _, kind in sorted(rounds)[:limit])
+    return [taken[kind] for kind in range(len(counts))]
 
 
 _DEFAULT_SHOTS = 3

@@ -3,6 +3,7 @@
 Shapes: N rows, B bins.
 """
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from veche.experts.figure import DPI, new_figure, png_of
 from veche.roles.evaluation.metrics import ECE_BINS, auroc, roc_curve
 from veche.roles.evaluation.phrases import method_name, phrase
 from veche.roles.evaluation.scored import Curve, Method, Part
+from veche.roles.evaluation.wilson import wilson_interval
 
 _COLORS = ("#1b6ca8", "#c1571a", "#3a7d44", "#8a4f9e", "#b8860b", "#666666", "#222222")
+_LINES = [(color, line) for line in ("-", "--", "-.") for color in _COLORS]
+"""Of the methods, in order: behind the seventh the colours come again, dashed."""
 _GREY = "#666666"
 _SIZE = (11.0, 5.4)
-_Z = 1.96
-"""Of a 95 % interval."""
 
 
 def is_drawable(part: Part) -> bool:
@@ -47,8 +49,8 @@ def plot_part(path: Path, part: Part, *, name: str, language: Language = "en") -
     curve = part.role.curve
     if curve is not None and curve.is_probability:
         _draw_reliability(reliability, curve)
-    for method, color in zip(_drawn(part), _COLORS, strict=False):
-        _draw_roc(roc, method, color, language)
+    for method, (color, line) in zip(_drawn(part), cycle(_LINES), strict=False):
+        _draw_roc(roc, method, language, color=color, linestyle=line)
     for axis, title, x, y in (
         (reliability, "plot_reliability", "axis_confidence", "axis_share"),
         (roc, "plot_roc", "axis_false", "axis_true"),
@@ -81,31 +83,25 @@ def bins_of(curve: Curve) -> tuple[NDArray[np.float64], NDArray[np.float64], NDA
     return confidence_B / count_B, share_B / count_B, count_B
 
 
-def wilson(share: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the ends of the 95 % Wilson intervals of shares of counts, [2, B].
-
-    Source: Wilson, Probable inference, the law of succession (1927).
-    """
-    middle = (share + _Z**2 / (2 * count)) / (1 + _Z**2 / count)
-    spread = np.sqrt(share * (1 - share) / count + (_Z / (2 * count)) ** 2)
-    half = _Z * spread / (1 + _Z**2 / count)
-    return np.stack([middle - half, middle + half])
-
-
 def _draw_reliability(axis: Any, curve: Curve) -> None:
     confidence_B, share_B, count_B = bins_of(curve)
-    low_B, high_B = wilson(share_B, count_B)
+    intervals = [
+        wilson_interval(round(share * count), count)
+        for share, count in zip(share_B.tolist(), count_B.tolist(), strict=True)
+    ]
+    low_B, high_B = [each.low for each in intervals], [each.high for each in intervals]
     axis.vlines(confidence_B, low_B, high_B, color=_COLORS[0], linewidth=1.2, alpha=0.6)
     axis.plot(confidence_B, share_B, color=_COLORS[0], linewidth=1)
-    axis.scatter(confidence_B, share_B, s=20 + 180 * count_B / count_B.max(), color=_COLORS[0])
+    size_B = 20 + 180 * count_B / count_B.max()
+    axis.scatter(confidence_B, share_B, s=size_B, color=_COLORS[0], clip_on=False, zorder=3)
 
 
-def _draw_roc(axis: Any, method: Method, color: str, language: Language) -> None:
+def _draw_roc(axis: Any, method: Method, language: Language, **line: str) -> None:
     assert method.curve is not None  # noqa: S101 - only such are drawn
     score_N, is_positive_N = method.curve.score, method.curve.is_positive
     false_T, true_T = roc_curve(score_N, is_positive_N)
     label = f"{method_name(method.name, language)}  {auroc(score_N, is_positive_N):.3f}"
-    axis.plot(false_T, true_T, color=color, linewidth=1.4, label=label)
+    axis.plot(false_T, true_T, linewidth=1.4, label=label, **line)
 
 
 def _drawn(part: Part) -> list[Method]:

@@ -22,7 +22,7 @@ PHRASES: dict[str, Phrase] = {
     "col_dial": {"en": "dial", "ru": "параметр"},
     "col_value": {"en": "value", "ru": "значение"},
     "col_reason": {"en": "why", "ru": "почему"},
-    "given": {"en": "given, or always so", "ru": "задано или всегда так"},
+    "given": {"en": "given, or the default", "ru": "задано или по умолчанию"},
     "col_memory": {"en": "memory", "ru": "память"},
     "weights": {"en": "weights of the base model", "ru": "веса исходной модели"},
     "adapter": {"en": "adapter", "ru": "адаптер"},
@@ -59,6 +59,24 @@ PHRASES: dict[str, Phrase] = {
         "ru": "Целый чекпойнт, адаптер влит в его экспертов: {path}",
     },
     "probe_done": {"en": "Probe and record: {path}", "ru": "Зонд и запись: {path}"},
+    "scored": {
+        "en": "{reads}: on problems that were left out AUROC {auroc}, above what the text alone "
+        "shows by {gain}",
+        "ru": "{reads}: на отложенных задачах AUROC {auroc}, больше того, что видно по одному "
+        "тексту, на {gain}",
+    },
+    "reads_answer": {"en": "Is the answer right?", "ru": "Верен ли ответ?"},
+    "reads_step": {"en": "Which step is the first wrong one?", "ru": "Какой шаг первый неверный?"},
+    "told_apart": {
+        "en": "{intents} intents of {examples} questions; of known ones that were left out, "
+        "{share} were told right",
+        "ru": "Намерений: {intents}, вопросов: {examples}; из отложенных с известным намерением "
+        "верно узнано {share}",
+    },
+    "next": {
+        "en": "Next, on examples that it has not learnt from: {command}",
+        "ru": "Далее, на примерах, на которых она не училась: {command}",
+    },
 }
 """`{placeholders}` are the same in both languages."""
 
