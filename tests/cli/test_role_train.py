@@ -145,7 +145,7 @@ def test_what_would_have_no_effect_is_refused(name, option, model, data, capsys)
     assert run(name, model, "--data", data, *option, "--json") == 2
     error = read(capsys)["error"]
     assert f"{option[0]} has no meaning for" in error["message"]
-    assert "--part" in error["hint"]
+    assert "train the other part: --part" in error["hint"]
 
 
 def test_an_unknown_role_and_empty_data_are_refused(model, data, tmp_path, capsys):

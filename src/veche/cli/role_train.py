@@ -203,10 +203,11 @@ def _require_fitting(context: typer.Context, trainer: str, role: "Role") -> None
         fitting = set(context.params) - {"cache"}
     given = (option for option in context.command.params if _is_given(context, option.name))
     if wrong := next((option for option in given if option.name not in fitting), None):
-        what = "an adapter" if trainer == "adapter" else f"the probe of a {role.kind}"
+        other = next(part for part in _TRAINERS if part != trainer)
         raise InputError(
-            f"{wrong.opts[0]} has no meaning for {what}, and that is what would be trained",
-            hint=f"leave {wrong.opts[0]} out, or choose with --part {' or '.join(_TRAINERS)}",
+            f"{wrong.opts[0]} has no meaning for the {trainer} of role {role.name!r}, "
+            "which is what would be trained",
+            hint=f"leave {wrong.opts[0]} out, or train the other part: --part {other}",
         )
 
 
