@@ -30,13 +30,16 @@ from veche.roles.data.problems.generate import generate
 from veche.roles.data.problems.puzzle import KINDS
 from veche.roles.data.read import read_examples
 from veche.roles.data.split import split_by_group
+from veche.roles.evaluation.report import part_dict
+from veche.roles.evaluation.reports import HEADLINE, candidate, guessed
+from veche.roles.evaluation.scored import Prepared
+from veche.roles.evaluation.scored import measured as figures_of
 from veche.roles.probe.steps import steps_of
 from veche.roles.registry import Registry
 from veche.roles.reporter.ask import Reported, report_on
 from veche.roles.reporter.confidence import DigitTokens
-from veche.roles.reporter.figures import figures_of
 from veche.roles.reporter.report import Report, parse_report
-from veche.roles.reporter.training_data import intent_of, report_examples
+from veche.roles.reporter.training_data import report_examples
 from veche.roles.role import Role
 from veche.roles.speaker import Speaker
 from veche.surgery.loading import load_tokenizer
@@ -135,7 +138,6 @@ def measured(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
     engine = load("engines", "transformers")(str(arguments.model), top_k=None)
     engine.load_adapter(ADAPTER, folder)
     digits = DigitTokens(load_tokenizer(arguments.model))
-    intents = [intent_of(example) for example in test]
     result: dict[str, Any] = {
         "settings": {key: str(value) for key, value in vars(arguments).items()},
         "train": len(train),
@@ -143,6 +145,7 @@ def measured(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         "share_right": sum(bool(example.is_right) for example in test) / len(test),
         "training_minutes": minutes,
     }
+    candidates = []
     speakers = {"adapter": ADAPTER, "without": None}
     for name, adapter in speakers.items():
         reported = reports_of(
@@ -153,8 +156,14 @@ def measured(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
             work / f"reports-{name}.json",
             is_constrained=not arguments.unconstrained,
         )
-        result[name] = figures_of(reported, test, intents, train).as_dict()
-    return result
+        candidates.append(candidate(name, test, reported, reported))
+    prepared = Prepared(
+        measures="report",
+        candidates=(*candidates, *guessed(test, train)),
+        groups=tuple(example.group for example in test),
+        headline=HEADLINE,
+    )
+    return result | part_dict(figures_of(prepared))
 
 
 def main() -> None:

@@ -54,6 +54,18 @@ def test_figures_of_made_reports_are_those_of_counting(examples):
     assert figures["validity"] == 3 / 8
 
 
+def test_perfect_reports_are_perfect_and_reversed_ones_the_reverse(examples):
+    every = np.arange(8)
+    held = [said(right_report(e), float(e.is_right)) for e in examples]
+    made = candidate("role", examples, held, held)
+    wanted = {"auroc": 1, "ece": 0, "first_error": 1, "validity": 1, "intent": 1}
+    assert {name: made.statistics[name](every) for name in wanted} == wanted
+    assert made.known["same_question_pairs"].mean == 1
+    reversed_ = [replace(each, confidence=1 - each.confidence) for each in held]
+    other = candidate("role", examples, reversed_, reversed_)
+    assert other.statistics["auroc"](every) == other.known["same_question_pairs"].mean == 0
+
+
 def test_a_first_error_that_nobody_looked_for_counts_neither_way(examples):
     unknown = [
         e if e.is_right else replace(e, first_bad_step=None) for e in examples

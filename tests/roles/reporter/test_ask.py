@@ -1,7 +1,6 @@
 """Reports of a real engine: always valid when constrained, and as sure as its own logits."""
 
 import itertools
-import json
 import random
 
 import numpy as np
@@ -17,10 +16,8 @@ from veche.roles.data.problems.generate import generate
 from veche.roles.probe.steps import steps_of
 from veche.roles.reporter.ask import MAX_TOKENS, report_on
 from veche.roles.reporter.confidence import DigitTokens, expected_digit
-from veche.roles.reporter.figures import figures_of
 from veche.roles.reporter.reading import reading_text
 from veche.roles.reporter.report import CONFIDENCE_HEAD, Report
-from veche.roles.reporter.training_data import intent_of
 from veche.roles.role import Role
 from veche.roles.speaker import Speaker, instruction_for
 
@@ -163,29 +160,6 @@ def test_the_expectation_is_within_the_digits_and_shifts_change_nothing():
     assert 0 <= expected <= 9
     assert expected_digit(logits + 500, values) == pytest.approx(expected, rel=1e-4)
     assert expected_digit(np.zeros(10, np.float32), values) == pytest.approx(4.5)
-
-
-def test_figures_of_perfect_reports_are_perfect_and_of_reversed_ones_the_reverse():
-    from veche.roles.reporter.ask import Reported
-    from veche.roles.reporter.training_data import right_report
-
-    examples = generate("dates", language="en", difficulty=6, count=30, seed=0)
-    intents = [intent_of(example) for example in examples]
-    perfect = [
-        Reported(report=right_report(e), confidence=float(e.is_right), num_tokens=1)
-        for e in examples
-    ]
-    figures = figures_of(perfect, examples, intents, examples)
-    assert (figures.auroc.mean, figures.first_error.mean, figures.ece) == (1, 1, 0)
-    assert (figures.validity.mean, figures.pairs.mean, figures.intent.mean) == (1, 1, 1)
-    assert figures.baselines["none"].mean == 0.5
-    assert figures.baselines["last_step"].mean == 0
-    wrong = [
-        Reported(report=item.report, confidence=1 - item.confidence, num_tokens=1)
-        for item in perfect
-    ]
-    assert figures_of(wrong, examples, intents, examples).auroc.mean == 0
-    json.dumps(figures.as_dict())
 
 
 def test_the_order_of_the_examples_does_not_matter(engine, digits):

@@ -25,7 +25,7 @@ from veche.roles.evaluation.scored import (
 from veche.roles.evaluation.speech import MODEL
 from veche.roles.reporter.ask import Reported, report_on
 from veche.roles.reporter.confidence import DigitTokens
-from veche.roles.reporter.figures import guesses, is_step_known
+from veche.roles.reporter.guesses import guesses, is_step_known
 from veche.roles.reporter.report import Report
 from veche.roles.reporter.training_data import intent_of
 from veche.roles.speaker import Speaker
@@ -76,10 +76,7 @@ def prepare_reports(
         free = report_on(engine, judged, each, digits, is_constrained=False, progress=progress)
         candidates.append(candidate(name, judged, held, free))
     if not is_alone:
-        candidates += [
-            Candidate(name=name, statistics={"first_error": _first_error(judged, steps)})
-            for name, steps in guesses(judged, learn_from or judged)
-        ]
+        candidates += guessed(judged, learn_from or judged)
     unused = len(examples) - len(judged)
     notes = [Note(key="unused", values={"count": unused})] if unused else []
     if not learn_from:
@@ -130,6 +127,19 @@ def candidate(
         known={"same_question_pairs": pairs},
         curve=Curve(score=confidence_N, is_positive=is_right_N, is_probability=True),
     )
+
+
+def guessed(examples: Sequence[Example], learn_from: Sequence[Example]) -> list[Candidate]:
+    """Return how often guesses that read nothing are the first wrong step.
+
+    Args:
+        examples: what is guessed of.
+        learn_from: labelled answers, whose commonest first wrong step is a guess.
+    """
+    return [
+        Candidate(name=name, statistics={"first_error": _first_error(examples, steps)})
+        for name, steps in guesses(examples, learn_from)
+    ]
 
 
 def _first_error(examples: Sequence[Example], steps: Sequence[int | None]) -> Statistic:
