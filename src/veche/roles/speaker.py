@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from veche.core.language import Language
 from veche.engines.protocol import Branch, Sampling, Steering
 from veche.roles.role import Role, RoleSampling
 
@@ -51,6 +52,16 @@ def instruction_for(role: Role, task: str) -> str:
     and task, and the invocation is the branch's beginning.
     """
     return (role.invocation or _BREAK) + task.strip()
+
+
+def own_instruction(role: Role, language: Language | None) -> str:
+    """Return a role's prompt alone, as it is trained on and measured with.
+
+    Args:
+        role: whose prompt it is.
+        language: of the prompt; None, where nobody knows, is English.
+    """
+    return instruction_for(role, role.prompt[language or "en"])
 
 
 def sampled(role: Role, sampling: Sampling) -> Sampling:

@@ -25,8 +25,7 @@ from veche.roles.data.example import Example, Message
 from veche.roles.data.problems.check import is_checkable, is_right
 from veche.roles.evaluation.intervals import Statistic
 from veche.roles.evaluation.scored import ROLE, Candidate, Note, Prepared
-from veche.roles.role import Role
-from veche.roles.speaker import Speaker, instruction_for
+from veche.roles.speaker import Speaker, own_instruction
 
 MODEL = "model"
 """The same prompt without what was trained."""
@@ -127,7 +126,7 @@ def _nlls(
         for example in examples:
             branch = speaker.branch(
                 voice=speaker.role.name,
-                instruction=_instruction(speaker.role, example),
+                instruction=own_instruction(speaker.role, example.language),
                 sampling=Sampling(),
                 capture=Capture(routing=False, logprobs=0),
             )
@@ -154,7 +153,7 @@ def _answers_right(
         for example in examples:
             branch = speaker.branch(
                 voice=speaker.role.name,
-                instruction=_instruction(speaker.role, example),
+                instruction=own_instruction(speaker.role, example.language),
                 sampling=Sampling(max_new_tokens=max_tokens),
                 capture=Capture(routing=False),
             )
@@ -163,10 +162,6 @@ def _answers_right(
                 (result,) = engine.decode(trunk, [branch])
             yield is_right(str(example.final_answer), result.text)
             advance(1)
-
-
-def _instruction(role: Role, example: Example) -> str:
-    return instruction_for(role, role.prompt[example.language or "en"])
 
 
 @contextmanager

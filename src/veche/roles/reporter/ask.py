@@ -11,7 +11,7 @@ from veche.roles.probe.steps import steps_of
 from veche.roles.reporter.confidence import DigitTokens
 from veche.roles.reporter.reading import reading_text
 from veche.roles.reporter.report import InvalidReport, Report, parse_report, report_schema
-from veche.roles.speaker import Speaker, instruction_for
+from veche.roles.speaker import Speaker, own_instruction
 
 MAX_TOKENS = 256
 """No report has as many characters, so that one held to its schema is never cut short."""
@@ -94,7 +94,7 @@ def _decoded(
     schema = report_schema(len(steps_of(example))) if is_constrained else None
     branch = reporter.branch(
         voice=reporter.role.name,
-        instruction=instruction_for(reporter.role, reporter.role.prompt[language]),
+        instruction=own_instruction(reporter.role, language),
         sampling=Sampling(max_new_tokens=MAX_TOKENS),
         json_schema=schema,
         capture=Capture(routing=False, logits=True),

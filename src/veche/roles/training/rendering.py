@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from veche.core.errors import InputError
-from veche.core.language import Language
 from veche.engines.chat_format import ChatFormat
 from veche.roles.data.example import Example, Message
 from veche.roles.role import Role
-from veche.roles.speaker import instruction_for
+from veche.roles.speaker import own_instruction
 
-_FALLBACK: Language = "en"
 _BREAK = "\n\n"
 
 
@@ -102,7 +100,7 @@ class Renderer:
             head += self._chat.suffix_ids("")
             head += self._chat.text_ids(answer.content)
             head += self._chat.next_turn_ids(question.content)
-        instruction = instruction_for(self._role, self._role.prompt[example.language or _FALLBACK])
+        instruction = own_instruction(self._role, example.language)
         suffix = self._chat.suffix_ids(instruction)
         self._require_invocation(suffix, where)
         answer_ids = [*self._chat.text_ids(turns[-1].content), *self._end()]
