@@ -15,6 +15,8 @@ _KEPT_VALUES = 24
 """Of hidden size, that a layer keeps of each position for the backward pass."""
 _KEPT_UNIT_VALUES = 5
 """The same, of each hidden unit that is computed."""
+_RUNTIME_BYTES = 640 << 20
+"""Of Python, torch, transformers and PEFT themselves."""
 _LOGITS = 256 * 4 * 4
 """Bytes of logits for each entry of the vocabulary: rows, float32, copies."""
 
@@ -40,7 +42,7 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """The most at a time, about."""
-        return self.weights + max(self.fitting, self.states + self.activations)
+        return _RUNTIME_BYTES + self.weights + max(self.fitting, self.states + self.activations)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
