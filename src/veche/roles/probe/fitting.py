@@ -210,6 +210,7 @@ def _regression(
 ) -> Affine:
     """Return the logits of all labels as W x + b; one that was not seen gets the least."""
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     weight_PF, bias_P = reduce
     seen = np.unique(target_N)
@@ -220,7 +221,9 @@ def _regression(
         class_weight="balanced" if is_rare else None,
         max_iter=_MOST_ITERATIONS,
     )
-    model.fit(features_NF @ weight_PF.T + bias_P, target_N)
+    # Thousands of products this small: threads would wait for each other at every one.
+    with threadpool_limits(1):
+        model.fit(features_NF @ weight_PF.T + bias_P, target_N)
     coef, intercept = model.coef_, model.intercept_
     if num_labels > 2:
         coef, intercept = _spread(coef, intercept, seen, num_labels)
