@@ -6,7 +6,7 @@ They alternate, step by step, in one process, and each step's ratio is one paire
 each batch to its longest row, as it does by default. `alora` is what veche does by default: the
 prefix is read without a gradient. `lora` has no prefix, so both do the same arithmetic.
 
-    python benchmarks/training_throughput.py out/demo/model /work/shared/data/gsm8k_solutions
+    python benchmarks/training_throughput.py MODEL DATA/gsm8k_solutions
 """
 
 import argparse
