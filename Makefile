@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := auto
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 CONTRACT := .venv-contract
 CONTRACT_PIP = $(CONTRACT)/bin/python -m pip --disable-pip-version-check install -qq --no-deps
@@ -47,8 +48,8 @@ types: $(VENV)/.installed-dev ## Check types (mypy, strict).
 layers: $(VENV)/.installed-dev ## Check that layers import only downwards.
 	$(BIN)/lint-imports
 
-unit: $(VENV)/.installed-dev ## Run the tests.
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+unit: $(VENV)/.installed-dev ## Run the tests, on as many cores as there are (WORKERS=1: in one process).
+	PATH="$(CURDIR)/$(BIN):$$PATH" OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 benchmark: run $(VENV)/.installed-dev ## Measure what README and docs claim (takes about half an hour).
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done

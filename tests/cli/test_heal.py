@@ -122,3 +122,15 @@ def test_a_full_disk_is_said_and_the_work_goes_on_later(veche, shelf, disk, give
     assert not (disk / "out").exists()
     (disk / "filler").unlink()
     assert veche(*arguments).code == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "word"), [(("--steps", 0), "reaches 0"), (("--learning-rate", 1), "WORSE")]
+)
+def test_a_healing_that_did_not_help_is_called_so(veche, shelf, tmp_path, given, rate, word):
+    done = veche(
+        "heal", shelf / "moe", tmp_path / "out", "--rope-theta", 20000, *FEW, "--fit-tokens", 0,
+        "--heldout-windows", 12, "--text", given, "--train", "attention", *rate,
+    )  # fmt: skip
+    assert done.code == 0, done
+    assert word in done.out

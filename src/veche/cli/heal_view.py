@@ -70,6 +70,8 @@ def show_healing(report: HealReport, picture: str | None, language: Language) ->
     stdout.print(legend, soft_wrap=True)
     if not recovery.lost.is_above_zero:
         stdout.print(phrase("not_lost", language), soft_wrap=True)
+    if verdict := _verdict(recovery):
+        stdout.print(phrase(verdict, language), soft_wrap=True)
     for name, states in report.woke.items():
         before, after = states["before"], states["after"]
         told = phrase(
@@ -83,6 +85,13 @@ def show_healing(report: HealReport, picture: str | None, language: Language) ->
         stdout.print(told, soft_wrap=True)
     if picture is not None:
         stdout.print(phrase("picture", language, path=picture), soft_wrap=True)
+
+
+def _verdict(recovery: Recovery) -> str | None:
+    """Return the phrase for a healing that did not help."""
+    if any(gain.is_below_zero for gain in recovery.gains):
+        return "worse"
+    return None if any(gain.is_above_zero for gain in recovery.gains) else "no_gain"
 
 
 def _memory(plan: HealPlan, language: Language) -> str:
