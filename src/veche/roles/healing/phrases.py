@@ -65,15 +65,15 @@ PHRASES: dict[str, Phrase] = {
         "ru": "Интервал потери доходит до 0: лечить было почти нечего.",
     },
     "worse": {
-        "en": "The healed model is WORSE than before, in NLL or KL. Learn from text of the kind that is "
-        "measured on (--text), take a lower --learning-rate, or leave this model as it was.",
+        "en": "The healed model is WORSE than before, in NLL or KL. Learn from text of the kind that "
+        "is measured on (--text), take a lower --learning-rate, or leave this model as it was.",
         "ru": "После лечения модель стала ХУЖЕ по NLL или KL. Возьмите для обучения текст того же "
         "рода, что и для измерения (--text), или меньший --learning-rate, или оставьте всё как "
         "было.",
     },
     "no_gain": {
-        "en": "The gain's interval reaches 0, in NLL and KL: nothing shows that healing helped. More "
-        "minutes may, or more windows to measure on (--heldout-windows).",
+        "en": "The gain's interval reaches 0, in NLL and KL: nothing shows that healing helped. "
+        "More minutes may, or more windows to measure on (--heldout-windows).",
         "ru": "Интервал выигрыша доходит до 0 и по NLL, и по KL: не видно, что лечение помогло. "
         "Попробуйте больше минут или больше окон для измерения (--heldout-windows).",
     },
