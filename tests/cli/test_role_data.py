@@ -79,3 +79,47 @@ def test_a_difficulty_is_looked_for_in_both_ways_of_printing(veche, model):
     assert "слишком трудно" in veche(*arguments, "--lang", "ru").out
     refused = veche(*arguments, "--least", "0.9", "--json")
     assert "above --most" in refused.error["message"]
+
+
+def test_parts_of_a_split_share_no_problem(veche, tmp_path):
+    path, _ = generated(veche, tmp_path, "--kind", "dates")
+    done = veche(
+        "role", "data", "split", path, "--out", tmp_path / "parts", "--test", 0.4,
+        "--validation", 0.2, "--json",
+    )  # fmt: skip
+    assert done.code == 0, done
+    assert [(each["part"], each["problems"]) for each in done.json["parts"]] == [
+        ("train", 2), ("test", 2), ("validation", 1),
+    ]  # fmt: skip
+    parts = [read_examples(tmp_path / "parts" / f"{name}.jsonl")
+             for name in ("train", "test", "validation")]  # fmt: skip
+    everything = [example for part in parts for example in part]
+    assert sorted(map(repr, everything)) == sorted(map(repr, read_examples(path)))
+    groups = [{example.group for example in part} for part in parts]
+    assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--test", "1"], "leave a part to train on"),
+        (["--test", "nan"], "leave a part to train on"),
+        (["--test", "0.1", "--validation", "-0.1"], "leave a part to train on"),
+        (["--out", "."], "working folder"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused(veche, tmp_path, options, message):
+    path, _ = generated(veche, tmp_path, "--kind", "dates")
+    done = veche("role", "data", "split", path, "--out", tmp_path / "p", *options, "--json")
+    assert done.code == 2, done
+    assert message in done.error["message"]
+    assert not (tmp_path / "p").exists()
+
+
+def test_one_problem_cannot_be_split(veche, tmp_path):
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"messages": [{"role": "user", "content": "Кто?"}]}\n')
+    done = veche("role", "data", "split", path, "--out", tmp_path / "p", "--json")
+    assert done.code == 2, done
+    assert "cannot be split" in done.error["message"]
+    assert not (tmp_path / "p").exists()

@@ -104,6 +104,59 @@ def generate(
 
 
 @data.command()
+def split(
+    file: Annotated[Path, typer.Argument(help="Examples, in any form that roles learn from.")],
+    out: Annotated[Path, typer.Option(help="The folder to make.")],
+    test: Annotated[float, typer.Option(help="Share of the test part.")] = 0.2,
+    validation: Annotated[float, typer.Option(help="Share of a validation part.")] = 0.0,
+    seed: SeedOption = 0,
+    lang: LanguageOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Part examples into train, test and validation, so that no problem is in two of them."""
+    from veche.core.errors import InputError
+    from veche.core.files import require_apart, require_empty, write_together
+    from veche.roles.data.labelled import line_of
+    from veche.roles.data.problems.phrases import phrase
+    from veche.roles.data.read import read_examples
+    from veche.roles.data.split import split_by_group
+
+    spoken = chosen_language(lang)
+    shares = {"train": 1 - test - validation, "test": test, "validation": validation}
+    if not (shares["train"] > 0 and test > 0 and validation >= 0):
+        raise InputError(
+            f"--test {test:g} and --validation {validation:g} are no shares that leave a part to "
+            "train on",
+            hint="--test 0.2 --validation 0.1",
+        )
+    require_apart(out, file)
+    require_empty(out, advice="choose another folder: --out FOLDER")
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    parts = split_by_group(read_examples(file), list(wanted.values()), seed=seed)
+    paths = {name: out / f"{name}.jsonl" for name in wanted}
+    lines = {
+        path: "".join(f"{line_of(example)}\n" for example in part)
+        for path, part in zip(paths.values(), parts, strict=True)
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_together(lines)
+    told = [
+        {
+            "part": name,
+            "file": str(path),
+            "examples": len(part),
+            "problems": len({example.group for example in part}),
+        }
+        for (name, path), part in zip(paths.items(), parts, strict=True)
+    ]
+    if as_json:
+        print_json({"parts": told, "seed": seed})
+        return
+    for each in told:
+        stdout.print(phrase("generated", spoken, **each), soft_wrap=True)
+
+
+@data.command()
 def difficulty(
     model: ModelArgument,
     kind: KindOption = None,

@@ -65,8 +65,8 @@ PHRASES: dict[str, Phrase] = {
         "ru": "Интервал потери доходит до 0: лечить было почти нечего.",
     },
     "worse": {
-        "en": "The healed model is WORSE than before, in NLL or KL. Learn from text of the kind that "
-        "is measured on (--text), take a lower --learning-rate, or leave this model as it was.",
+        "en": "The healed model is WORSE than before, in NLL or KL. Learn from text of the kind "
+        "that is measured on (--text), take a lower --learning-rate, or keep the model as it was.",
         "ru": "После лечения модель стала ХУЖЕ по NLL или KL. Возьмите для обучения текст того же "
         "рода, что и для измерения (--text), или меньший --learning-rate, или оставьте всё как "
         "было.",
