@@ -1,5 +1,7 @@
 """What is learnt, token by token: against the chat template itself, in both alphabets."""
 
+from dataclasses import replace
+
 import pytest
 from tests.roles.training.dialogues import ROLE, dialogue, sums
 from tiny_models import tiny_tokenizer
@@ -42,6 +44,17 @@ def test_the_tokens_are_those_of_the_chat_template(name, renderer, tokenizer):
     text = tokenizer.apply_chat_template([*before, question, answer], tokenize=False)
     ids = [*done.prefix_ids, *done.suffix_ids]
     assert tokenizer.decode(ids) == text.removesuffix("\n")
+
+
+@pytest.mark.parametrize("system", ["", "s"])
+def test_a_plain_text_answers_the_roles_prompt_alone(renderer, tokenizer, system):
+    text = "Абзац, которого никто не спрашивал."
+    example = dialogue("", text, system=system)
+    plain = replace(example, messages=tuple(m for m in example.messages if m.role != "user"))
+    done = renderer.tokenised(plain, where="here")
+    assert done == renderer.tokenised(example, where="here")
+    learnt = done.suffix_ids[-done.num_loss : -1]
+    assert tokenizer.decode(learnt) == text
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -130,8 +143,6 @@ def test_nothing_to_learn_from_is_refused(renderer):
 
 
 def test_an_invocation_that_would_not_be_found_is_refused(tokenizer):
-    from dataclasses import replace
-
     chat = chat_format(tokenizer)
 
     def rendered(invocation, prompt):
@@ -147,7 +158,5 @@ def test_an_invocation_that_would_not_be_found_is_refused(tokenizer):
 
 
 def test_a_role_without_an_invocation_gets_its_name():
-    from dataclasses import replace
-
     assert with_invocation(ROLE) is ROLE
     assert with_invocation(replace(ROLE, invocation="")).invocation == "\n\n[adder]\n"

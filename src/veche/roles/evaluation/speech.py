@@ -63,7 +63,8 @@ def prepare_speech(
     checkable = [e for e in examples if e.final_answer and is_checkable(e.final_answer)]
     if not known and not checkable:
         raise InputError(
-            f"{len(examples)} examples have neither an answer to know, nor one to check against",
+            f"{len(examples)} examples have neither an answer that may be right, nor a final one "
+            "to check against",
             hint='write {"messages": […, {"role": "assistant", …}]} or "final_answer" a line',
         )
     speakers = {ROLE: speaker} | ({} if is_alone else {MODEL: Speaker(role=speaker.role)})
@@ -169,6 +170,8 @@ def _trunk(engine: Engine, dialogue: Sequence[Message]) -> Iterator[Trunk]:
     """Open a dialogue whose last turn is the user's."""
     system = dialogue[0].content if dialogue and dialogue[0].role == "system" else ""
     turns = dialogue[1:] if system else dialogue
+    if not turns:  # a plain text answers the role's prompt alone
+        turns = (Message(role="user", content=""),)
     if len(turns) != 1 or turns[0].role != "user":
         raise InputError(
             f"a dialogue of {len(dialogue)} turns stands before the answer; a voice is measured on "

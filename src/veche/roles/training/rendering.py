@@ -88,7 +88,7 @@ class Renderer:
         self.invocation_ids = tuple(chat.text_ids(role.invocation))
 
     def tokenised(self, example: Example, *, where: str) -> TokenisedExample:
-        """Return an example's tokens.
+        """Return an example's tokens; a plain text answers the role's prompt alone.
 
         Raises:
             InputError: its turns are not in the order of a dialogue, it has no answer, or its
@@ -120,7 +120,8 @@ class Renderer:
         """
         if not examples:
             raise InputError(
-                "there is no example to learn from", hint="name a file that has some: --data FILE"
+                "there is no example to learn from",
+                hint="name a file that has some: --data FILE; wrong answers teach no voice",
             )
         found = [
             self.tokenised(example, where=f"example {number}")
@@ -175,6 +176,8 @@ def _turns(example: Example, where: str) -> tuple[str, Sequence[Message]]:
             f"{where} has no assistant's turn, so there is nothing to learn from it",
             hint="end each dialogue with the answer that is to be learnt",
         )
+    if [message.role for message in turns] == ["assistant"]:
+        turns = (Message(role="user", content=""), *turns)
     expected = ["user", "assistant"] * (len(turns) // 2 + 1)
     for number, (message, wanted) in enumerate(zip(turns, expected, strict=False), 1):
         if message.role != wanted:
