@@ -3,12 +3,14 @@
 Usage: python benchmarks/recursia_reporter.py SET [--model folder] [--work folder] [--train 400]
        [--test 150] [--steps 150] [--batch 8] [--rank 16] [--optimizer adamw] [--difficulty 4]
        [--kinds a,b] [--language en] [--max-steps 16] [--seed 0] [--unconstrained]
+       [--elsewhere SET …]
 
 SET is "problems", or a file or folder that `read_examples` knows (gsm8k_solutions, a task of
 big_bench_mistake). Examples are split by problem. Reported: share of valid JSON, AUROC of the
 confidence (its expectation) and of pairs within one question, ECE, first-error exact match beside
 guesses that read nothing, minutes of training; intervals resample whole problems. The model without
-the adapter reports too: what the schema and the prompt alone give.
+the adapter reports too: what the schema and the prompt alone give. Of each set of --elsewhere, as
+many examples are reported on with the adapter that learnt from SET: out of domain.
 
 The adapter is kept in the working folder and trained once; reports are kept four by four, so that
 the same command goes on after an interruption. The result is WORK/SETTINGS/result.json.
@@ -145,25 +147,34 @@ def measured(arguments: argparse.Namespace, work: Path) -> dict[str, Any]:
         "share_right": sum(bool(example.is_right) for example in test) / len(test),
         "training_minutes": minutes,
     }
-    candidates = []
-    speakers = {"adapter": ADAPTER, "without": None}
-    for name, adapter in speakers.items():
-        reported = reports_of(
-            engine,
-            test,
-            Speaker(role=role, adapter=adapter),
-            digits,
-            work / f"reports-{name}.json",
-            is_constrained=not arguments.unconstrained,
+
+    def figures(test: Sequence[Example], speakers: dict[str, str | None], place: str) -> Any:
+        """Report on examples with each of the speakers, and compare with the labels."""
+        candidates = []
+        for name, adapter in speakers.items():
+            reported = reports_of(
+                engine,
+                test,
+                Speaker(role=role, adapter=adapter),
+                digits,
+                work / f"reports-{name}{place}.json",
+                is_constrained=not arguments.unconstrained,
+            )
+            candidates.append(candidate(name, test, reported, reported))
+        prepared = Prepared(
+            measures="report",
+            candidates=(*candidates, *guessed(test, train)),
+            groups=tuple(example.group for example in test),
+            headline=HEADLINE,
         )
-        candidates.append(candidate(name, test, reported, reported))
-    prepared = Prepared(
-        measures="report",
-        candidates=(*candidates, *guessed(test, train)),
-        groups=tuple(example.group for example in test),
-        headline=HEADLINE,
-    )
-    return result | part_dict(figures_of(prepared))
+        return part_dict(figures_of(prepared))
+
+    result |= figures(test, {"adapter": ADAPTER, "without": None}, "")
+    for other in arguments.elsewhere:
+        _, there = examples_of(argparse.Namespace(**{**vars(arguments), "set": other}))
+        found = figures(there, {"adapter": ADAPTER}, f"-{Path(other).stem}")
+        result.setdefault("elsewhere", {})[other] = {"test": len(there)} | found
+    return result
 
 
 def main() -> None:
@@ -184,8 +195,10 @@ def main() -> None:
     parser.add_argument("--max-steps", type=int, default=16, help="longer answers are left out")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--unconstrained", action="store_true", help="no schema: is JSON learnt?")
+    parser.add_argument("--elsewhere", nargs="*", default=[], metavar="SET", help="test there too")
     arguments = parser.parse_args()
-    told = {key: str(value) for key, value in vars(arguments).items() if key != "work"}
+    outside = ("work", "elsewhere")
+    told = {key: str(value) for key, value in vars(arguments).items() if key not in outside}
     name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
     work = arguments.work / f"{Path(arguments.set).stem}-{name}"
     result = measured(arguments, work)
