@@ -151,3 +151,18 @@ def test_narrow_blocks_are_read_together_too():
     assert "level+figure" in fitted.stack.probes
     assert auroc(fitted.parts["figure"].held_out[:, 0], is_positive) < 0.65
     assert auroc(fitted.top.held_out[:, 0], is_positive) > 0.9
+
+
+@pytest.mark.parametrize("width", [4, 500])
+@pytest.mark.parametrize("rounding", [1e-17, 1e-8])
+def test_what_differs_by_rounding_alone_is_not_read(width, rounding):
+    """As the load of experts that are all active in every layer."""
+    features, labels, groups, is_positive = binary()
+    random = np.random.default_rng(1)
+    constant = 1 / 16 * (1 + rounding * random.standard_normal((2, 300, width)))
+    assert np.all(fit_probe(constant[0], labels, groups).probe.weight == 0)
+    blocks = {"hidden": features, "load": constant[0]}
+    stack = Fits(blocks, labels, groups).stack(("hidden", "load")).stack
+    scores = stack.scores({"hidden": features, "load": constant[1]})[:, 1]
+    alone = fit_probe(features, labels, groups).probe.scores(features)[:, 1]
+    assert auroc(scores, is_positive) >= auroc(alone, is_positive) - 0.005

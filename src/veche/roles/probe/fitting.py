@@ -20,6 +20,7 @@ Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 _RARE = 0.1
 _MOST_ITERATIONS = 2000
 _TINY = 1e-12
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +189,11 @@ def _reduction(features_NF: NDArray[np.float64], settings: FitSettings) -> Affin
     from sklearn.decomposition import PCA
 
     mean_F, scale_F = features_NF.mean(0), features_NF.std(0)
-    scale_F = np.where(scale_F > _TINY, scale_F, 1)
+    # What differs by rounding alone says nothing, and would be blown up to the size of the others.
+    scale_F = np.where(scale_F > _TINY + _ROUNDING * np.abs(mean_F), scale_F, np.inf)
     num_rows, num_features = features_NF.shape
     most = min(settings.components, num_rows - 1)
-    if num_features <= most:
+    if num_features <= most or np.isinf(scale_F).all():
         return np.diag(1 / scale_F), -mean_F / scale_F
     pca = PCA(n_components=most, svd_solver="randomized", random_state=settings.seed)
     pca.fit((features_NF - mean_F) / scale_F)
