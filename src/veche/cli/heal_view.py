@@ -89,9 +89,10 @@ def show_healing(report: HealReport, picture: str | None, language: Language) ->
 
 def _verdict(recovery: Recovery) -> str | None:
     """Return the phrase for a healing that did not help."""
-    if any(gain.is_below_zero for gain in recovery.gains):
+    gains = (recovery.nll_gain, recovery.kl_gain)
+    if any(gain.is_below_zero for gain in gains):
         return "worse"
-    return None if any(gain.is_above_zero for gain in recovery.gains) else "no_gain"
+    return None if any(gain.is_above_zero for gain in gains) else "no_gain"
 
 
 def _memory(plan: HealPlan, language: Language) -> str:

@@ -132,22 +132,19 @@ def split(
     require_apart(out, file)
     require_empty(out, advice="choose another folder: --out FOLDER")
     wanted = {name: share for name, share in shares.items() if share > 0}
-    parts = split_by_group(read_examples(file), list(wanted.values()), seed=seed)
-    paths = {name: out / f"{name}.jsonl" for name in wanted}
-    lines = {
-        path: "".join(f"{line_of(example)}\n" for example in part)
-        for path, part in zip(paths.values(), parts, strict=True)
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    write_together(lines)
+    found = split_by_group(read_examples(file), list(wanted.values()), seed=seed)
+    parts = {out / f"{name}.jsonl": part for name, part in zip(wanted, found, strict=True)}
+    write_together(
+        {path: "".join(f"{line_of(each)}\n" for each in part) for path, part in parts.items()}
+    )
     told = [
         {
-            "part": name,
+            "part": path.stem,
             "file": str(path),
             "examples": len(part),
             "problems": len({example.group for example in part}),
         }
-        for (name, path), part in zip(paths.items(), parts, strict=True)
+        for path, part in parts.items()
     ]
     if as_json:
         print_json({"parts": told, "seed": seed})

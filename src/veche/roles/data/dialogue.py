@@ -9,6 +9,8 @@ from veche.core.errors import InputError
 from veche.roles.data.example import Message
 
 _DIGEST_LETTERS = 16
+UNASKED = Message(role="user", content="")
+"""What stands before a plain text where a role speaks: nobody asked anything."""
 
 
 def require_dialogue(where: str, messages: Sequence[Message]) -> None:
@@ -28,7 +30,7 @@ def require_dialogue(where: str, messages: Sequence[Message]) -> None:
                 f"{where}: message {number}, of {message.role}, is empty",
                 hint="delete the line, or fill it",
             )
-    spoken = [m.role for m in messages[1 if messages[0].role == "system" else 0 :]]
+    spoken = [message.role for message in system_and_turns(messages)[1]]
     wanted = ["user", "assistant"] * len(spoken)
     if spoken != wanted[: len(spoken)] and spoken != ["assistant"]:
         number = next(n for n, role in enumerate(spoken) if role != wanted[n])
@@ -40,6 +42,13 @@ def require_dialogue(where: str, messages: Sequence[Message]) -> None:
         )
     if not spoken:
         raise InputError(f"{where}: nobody speaks but the system", hint="add the user's message")
+
+
+def system_and_turns(messages: Sequence[Message]) -> tuple[str, tuple[Message, ...]]:
+    """Return the system's text, empty without one, and what user and assistant say."""
+    if messages and messages[0].role == "system":
+        return messages[0].content, tuple(messages[1:])
+    return "", tuple(messages)
 
 
 def group_of(text: str) -> str:

@@ -21,6 +21,7 @@ from veche.engines.protocol import (
     require,
     scoring,
 )
+from veche.roles.data.dialogue import UNASKED, system_and_turns
 from veche.roles.data.example import Example, Message
 from veche.roles.data.problems.check import is_checkable, is_right
 from veche.roles.evaluation.intervals import Statistic
@@ -168,17 +169,15 @@ def _answers_right(
 @contextmanager
 def _trunk(engine: Engine, dialogue: Sequence[Message]) -> Iterator[Trunk]:
     """Open a dialogue whose last turn is the user's."""
-    system = dialogue[0].content if dialogue and dialogue[0].role == "system" else ""
-    turns = dialogue[1:] if system else dialogue
-    if not turns:  # a plain text answers the role's prompt alone
-        turns = (Message(role="user", content=""),)
-    if len(turns) != 1 or turns[0].role != "user":
+    system, turns = system_and_turns(dialogue)
+    asked, *more = turns or (UNASKED,)
+    if more or asked.role != "user":
         raise InputError(
             f"a dialogue of {len(dialogue)} turns stands before the answer; a voice is measured on "
             "one question",
             hint="give examples of a question and its answer",
         )
-    trunk = engine.open_trunk(system=system, user=turns[0].content)
+    trunk = engine.open_trunk(system=system, user=asked.content)
     try:
         yield trunk
     finally:

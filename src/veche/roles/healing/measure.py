@@ -30,7 +30,8 @@ class Recovery:
         recovered: 1 − left/lost; None where the interval of what was lost reaches 0: a share of it
             would say nothing.
         kl: KL(teacher‖model), before and after.
-        gains: how far NLL and KL fell, nats a token; below 0 where healing did harm.
+        nll_gain: lost − left, nats a token; below 0 where healing did harm.
+        kl_gain: how far KL fell, likewise.
         top1: share of tokens after which model and teacher choose the same token, before and after.
     """
 
@@ -39,7 +40,8 @@ class Recovery:
     left: Interval
     recovered: Interval | None
     kl: tuple[Interval, Interval]
-    gains: tuple[Interval, Interval]
+    nll_gain: Interval
+    kl_gain: Interval
     top1: tuple[Interval, Interval]
 
     def as_dict(self) -> dict[str, Any]:
@@ -49,8 +51,8 @@ class Recovery:
             "source_nll": self.source_nll,
             "lost": self.lost,
             "left": self.left,
-            "nll_gain": self.gains[0],
-            "kl_gain": self.gains[1],
+            "nll_gain": self.nll_gain,
+            "kl_gain": self.kl_gain,
             "recovered": self.recovered,
         }
         result: dict[str, Any] = {}
@@ -134,9 +136,7 @@ def recovery(teacher_nll: Sequence[float], before: WindowFigures, after: WindowF
         left=mean_interval(left_W),
         recovered=grouped_interval(share, names) if lost.is_above_zero else None,
         kl=(mean_interval(before.kl), mean_interval(after.kl)),
-        gains=(
-            mean_interval(lost_W - left_W),
-            mean_interval(np.asarray(before.kl) - np.asarray(after.kl)),
-        ),
+        nll_gain=mean_interval(lost_W - left_W),
+        kl_gain=mean_interval(np.asarray(before.kl) - np.asarray(after.kl)),
         top1=(mean_interval(before.same), mean_interval(after.same)),
     )

@@ -20,6 +20,7 @@ from veche.engines.protocol import (
     scoring,
 )
 from veche.experts.metrics import load
+from veche.roles.data.dialogue import UNASKED, system_and_turns
 from veche.roles.data.example import Example, Message
 from veche.roles.probe.observation import Observation
 from veche.roles.probe.observation_cache import ObservationCache, text_hash
@@ -161,7 +162,7 @@ def _trunk(engine: ScoringEngine, dialogue: tuple[Message, ...]) -> Iterator[Tru
     """Open the dialogue that answers stand behind; nothing is kept when the block ends."""
     trunks = [_opened(engine, dialogue)]
     try:
-        for message in dialogue[2 if dialogue and dialogue[0].role == "system" else 1 :]:
+        for message in system_and_turns(dialogue)[1][1:]:
             if message.role == "assistant":
                 said = Branch(
                     voice="past", instruction="", capture=Capture(routing=False), keep=True
@@ -180,6 +181,5 @@ def _trunk(engine: ScoringEngine, dialogue: tuple[Message, ...]) -> Iterator[Tru
 def _opened(engine: ScoringEngine, dialogue: tuple[Message, ...]) -> Trunk:
     if not dialogue:
         return engine.open_text(_BEGINNING)
-    system = dialogue[0].content if dialogue[0].role == "system" else ""
-    rest = dialogue[1:] if system else dialogue
-    return engine.open_trunk(system=system, user=rest[0].content if rest else "")
+    system, turns = system_and_turns(dialogue)
+    return engine.open_trunk(system=system, user=(turns or (UNASKED,))[0].content)

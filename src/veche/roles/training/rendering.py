@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from veche.core.errors import InputError
 from veche.engines.chat_format import ChatFormat
+from veche.roles.data.dialogue import UNASKED, system_and_turns
 from veche.roles.data.example import Example, Message
 from veche.roles.role import Role
 from veche.roles.speaker import own_instruction
@@ -168,16 +169,14 @@ class Renderer:
 
 def _turns(example: Example, where: str) -> tuple[str, Sequence[Message]]:
     """Return the system text, and the turns: user and assistant in turn, the last one answers."""
-    messages = example.messages
-    system = messages[0].content if messages and messages[0].role == "system" else ""
-    turns = messages[1:] if messages and messages[0].role == "system" else messages
+    system, turns = system_and_turns(example.messages)
     if not any(message.role == "assistant" for message in turns):
         raise InputError(
             f"{where} has no assistant's turn, so there is nothing to learn from it",
             hint="end each dialogue with the answer that is to be learnt",
         )
     if [message.role for message in turns] == ["assistant"]:
-        turns = (Message(role="user", content=""), *turns)
+        turns = (UNASKED, *turns)
     expected = ["user", "assistant"] * (len(turns) // 2 + 1)
     for number, (message, wanted) in enumerate(zip(turns, expected, strict=False), 1):
         if message.role != wanted:
